@@ -1,0 +1,198 @@
+"""The TFDS side: a base class for builders made from a Source, and their unattended build."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.metadata
+import inspect
+import pathlib
+import io
+import tempfile
+from collections.abc import Iterator
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import shuffle
+
+from data_prep import validate
+from data_prep.progress import Progress
+from data_prep.source import BadFile, Listing, Source, bad_files_message
+from rank_ssl.errors import UserError
+
+PACKAGES = ('tensorflow-datasets', 'array-record', 'numpy', 'scipy', 'pillow')
+
+
+
+class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A TFDS builder whose examples come from `SOURCE`; subclasses give VERSION, BUILDER_CONFIGS and _info.
+
+    `build` sets source, listing and report; in plain TFDS use they come from manual_dir and bad files are errors.
+    """
+
+    SOURCE: ClassVar[type[Source]]
+    source: Source | None = None
+    listing: Listing | None = None
+    report: Report | None = None
+
+    @tfds.core.utils.classproperty
+    @classmethod
+    def code_path(cls) -> epath.Path:
+        """The builder's file; TFDS 4.9.10 looks for it with importlib_resources, which it doesn't require."""
+        return epath.Path(inspect.getfile(cls))
+
+    def features_info(self, features: dict[str, Any]) -> tfds.core.DatasetInfo:
+        """DatasetInfo with README.md and CITATIONS.bib beside the builder; examples keep their order."""
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            license=self.SOURCE.license,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
+        if self.source is None:
+            self.source = self._source_in(dl_manager)
+            self.listing = self.source.items()
+        report = self.report or Report(self.source, self.listing or {}, on_bad='error')
+        return {split: self._generate_examples(report, split) for split in self.listing or {}}
+
+    def _source_in(self, dl_manager: tfds.download.DownloadManager) -> Source:
+        config = self.builder_config.name
+        if not self.SOURCE.needs_folder:
+            return self.SOURCE(config, None)
+        manual_dir = pathlib.Path(dl_manager.manual_dir)
+        folder = self.SOURCE.locate(config, manual_dir)
+        if folder is None:
+            raise UserError(f'{self.name} is not in {manual_dir}\n{self.SOURCE.tree(config)}')
+        return self.SOURCE(config, folder)
+
+    def _generate_examples(self, report: Report, split: str) -> Iterator[tuple[int, Any]]:
+        yield from report.examples(split)
+
+
+def crowd_features() -> dict[str, Any]:
+    """The features every counting set has; points are (x, y) in px inside the image."""
+    return {
+        'image': tfds.features.Image(doc='encoded bytes as published'),
+        'id': tfds.features.Text(),
+        'points': tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+        'count': tfds.features.Scalar(dtype=np.int32, doc='persons as annotated'),
+        'outside': tfds.features.Scalar(dtype=np.int32, doc='annotated points off the image'),
+        'height': tfds.features.Scalar(dtype=np.int32),
+        'width': tfds.features.Scalar(dtype=np.int32),
+    }
+
+
+class Report:
+    """Reads a source's examples and remembers what prepared.json says about them."""
+
+    def __init__(self, source: Source, listing: Listing, *, on_bad: str) -> None:
+        self.source = source
+        self.listing = listing
+        self.on_bad = on_bad
+        self.splits: dict[str, int] = {}
+        self.persons: dict[str, int] = {}
+        self.outside: dict[str, int] = {}
+        self.bad: list[str] = []
+        self.validator = validate.Validator()
+        self.label = f'{source.name} {source.config}'
+
+    def examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(position, features) of each usable example of one split."""
+        self.splits[split] = 0
+        items = self.listing[split]
+        progress = Progress(f'{self.label} {split}', len(items))
+        for index, item in enumerate(items):
+            try:
+                features, image = self.source.read(item, split, index)
+            except BadFile as error:
+                self.bad.append(str(error))
+            else:
+                self._count(split, features)
+                self.validator.add(split, features['id'], features['image'], image)
+                yield index, features
+            progress.step()
+        progress.close()
+        if not self.splits[split]:
+            raise UserError(bad_files_message(f'{self.label} {split}: no usable example', self.bad))
+
+    def _count(self, split: str, features: dict[str, Any]) -> None:
+        self.splits[split] += 1
+        for total, key in ((self.persons, 'count'), (self.outside, 'outside')):
+            if key in features:
+                total[split] = total.get(split, 0) + features[key]
+
+    def check(self) -> None:
+        """Raises UserError that lists the bad files, unless they are to be skipped."""
+        if self.bad and self.on_bad == 'error':
+            raise UserError(bad_files_message(self.label, self.bad))
+
+    def record(self, fingerprint: str) -> dict[str, Any]:
+        """What prepared.json holds, without the file list."""
+        source = self.source
+        expected = source.expected() or dict(self.splits)
+        partial = any(self.splits.get(split, 0) < n for split, n in expected.items())
+        return {
+            'name': source.name,
+            'config': source.config,
+            'version': source.version,
+            'fingerprint': fingerprint,
+            'options': source.values,
+            'source': str(source.folder.resolve()) if source.folder else None,
+            'partial': partial,
+            'expected': expected,
+            'splits': self.splits,
+            'persons': self.persons,
+            'outside': self.outside,
+            'bad_files': self.bad,
+            'notes': source.notes,
+            'near_duplicates': [d.as_json() for d in self.validator.duplicates()],
+            'license': source.license,
+            'packages': {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+
+
+class _Spool(shuffle.Shuffler):
+    """TFDS's Shuffler for ordered examples, whose records wait in a file: it would hold 1 GiB in memory
+    and then go to disk through TensorFlow, which isn't installed."""
+
+    def __init__(self, dirpath: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(dirpath, *args, **kwargs)
+        self._file = tempfile.TemporaryFile(dir=dirpath)
+
+    def _add_to_mem_buffer(self, hkey: int, data: bytes) -> None:
+        self._mem_buffer.append((hkey, self._file.tell(), len(data)))
+        self._file.write(data)
+
+    def _iter_mem(self) -> Iterator[tuple[int, bytes]]:
+        for hkey, start, size in sorted(self._mem_buffer):
+            self._file.seek(start)
+            yield hkey, self._file.read(size)
+        self._file.close()
+
+
+def build(source: Source, listing: Listing, folder: pathlib.Path, *, on_bad: str) -> tuple[pathlib.Path, Report]:
+    """Writes the set below `folder` and returns its TFDS version folder with the report.
+
+    Raises UserError for bad files unless `on_bad` is 'skip'.
+    """
+    module = importlib.import_module(f'data_prep.{source.name}.{source.name}')
+    report = Report(source, listing, on_bad=on_bad)
+    tfds.disable_progress_bar()
+    with (
+        contextlib.redirect_stdout(io.StringIO()),
+        mock.patch.object(shuffle, 'Shuffler', _Spool),
+        source,
+    ):
+        builder = getattr(module, source.builder)(
+            config=source.config, data_dir=str(folder), file_format='array_record'
+        )
+        builder.source, builder.listing, builder.report = source, listing, report
+        builder.download_and_prepare(
+            download_config=tfds.download.DownloadConfig(manual_dir=str(folder))
+        )
+    report.check()
+    return pathlib.Path(builder.data_dir), report

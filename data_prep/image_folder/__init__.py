@@ -1,0 +1,1 @@
+"""Any folder of images as an unlabeled set."""

@@ -1,0 +1,186 @@
+"""Prepares one data set: `python -m data_prep.prepare NAME --manual_dir=DIR`.
+
+The last line on stdout is the absolute path of the prepared TFDS version folder; all else goes to stderr. A person's
+mistake ends with exit code 2 and one line on stderr, below it the expected folder tree where that helps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import signal
+import sys
+from typing import Any, NoReturn
+
+from data_prep import source as sources
+from data_prep import store
+from data_prep.source import Listing, Source
+from data_prep.store import Place, Prepared, say
+from rank_ssl.errors import UserError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f'{message}; see python -m data_prep.prepare --help')
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line; raises UserError for what is wrong in it."""
+    parser = _Parser(prog='python -m data_prep.prepare', description=__doc__, allow_abbrev=False)
+    parser.add_argument('name', help=', '.join(sources.names()))
+    parser.add_argument('--part', help="a part of the set, such as part_A; default the set's first")
+    parser.add_argument('--manual_dir', help='parent of the unpacked sets; default $RANK_SSL_DATA')
+    parser.add_argument('--data_dir', help='prepared sets; default ~/.cache/rank_ssl')
+    parser.add_argument('--allow_partial', action='store_true', help='take an incomplete set')
+    parser.add_argument('--on_bad', choices=('error', 'skip'), default='error')
+    parser.add_argument('--tiny', type=int, help='first make this many train images of the set')
+    parser.add_argument('--tiny_dir', help='folder for --tiny: new, empty or made by --tiny')
+    for option in ('seed', 'train', 'test'):
+        parser.add_argument(f'--{option}', type=int, help='of a set that is drawn')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command and returns its exit code: 0, or 2 for a person's mistake."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        print(prepare(parse(argv)), flush=True)
+        return 0
+    except UserError as error:
+        first, *rest = str(error).splitlines()
+        say('\n'.join([f'error: {first}', *(f'  {line}' for line in rest)]))
+        return 2
+    except KeyboardInterrupt:
+        say('interrupted: nothing was kept')
+        return 130
+
+
+def prepare(args: argparse.Namespace) -> pathlib.Path:
+    """The absolute path of the prepared version folder, made now where it isn't there."""
+    source = sources.load(args.name)
+    config = sources.check_config(source, args.part)
+    given = {k: v for k in ('seed', 'train', 'test') if (v := getattr(args, k)) is not None}
+    options = sources.check_options(source, given)
+    data_dir = pathlib.Path(args.data_dir or store.default_data_dir()).expanduser().absolute()
+    if args.tiny is not None:
+        config, options = _tiny(source, config, options, args)
+    folder = None
+    if source.needs_folder:
+        manual_dir = args.manual_dir or os.environ.get('RANK_SSL_DATA')
+        folder = _locate(source, config, manual_dir)
+        if folder is None:
+            return _fallback(source, config, manual_dir, data_dir, args)
+    reader = source(config, folder, **options)
+    return _prepare(reader, data_dir, args)
+
+
+def _tiny(
+    source: type[Source], config: str, options: dict[str, int], args: argparse.Namespace
+) -> tuple[str, dict[str, int]]:
+    """Makes the tiny set, points `args` at it and returns the config and options to prepare it with."""
+    from data_prep import tiny
+
+    if not source.needs_folder:
+        return tiny.drawn(source, options, count=args.tiny)
+    if not args.tiny_dir:
+        raise UserError(f'--tiny={args.tiny} needs --tiny_dir=DIR, a folder for the made images')
+    folder = pathlib.Path(args.tiny_dir).expanduser()
+    tiny.write(source, folder, config=config, count=args.tiny, seed=options.pop('seed', 0))
+    args.manual_dir, args.allow_partial = str(folder), True
+    return config, options
+
+
+def _locate(source: type[Source], config: str, manual_dir: str | None) -> pathlib.Path | None:
+    if manual_dir is None:
+        return None
+    return source.locate(config, pathlib.Path(manual_dir).expanduser().absolute())
+
+
+def _fallback(
+    source: type[Source],
+    config: str,
+    manual_dir: str | None,
+    data_dir: pathlib.Path,
+    args: argparse.Namespace,
+) -> pathlib.Path:
+    """The only prepared copy there is, else a UserError with the expected tree."""
+    copies = store.prepared_copies(source, config, data_dir)
+    if source.folder_is_identity:
+        here = str(pathlib.Path(manual_dir).expanduser().resolve()) if manual_dir else None
+        copies = [copy for copy in copies if copy.record['source'] == here]
+    usable = [copy for copy in copies if args.allow_partial or not copy.record['partial']]
+    where = f'is not in {manual_dir}' if manual_dir else 'needs --manual_dir (or $RANK_SSL_DATA)'
+    if len(usable) == 1:
+        say(f'{source.name} {config} {where}: using the copy prepared before')
+        return _accept(usable[0], args.on_bad)
+    copies_note = f'; {len(usable)} prepared copies differ, so none is taken' if usable else ''
+    if copies and not usable:
+        copies_note = '; the prepared copy is partial, --allow_partial takes it'
+    command = f'python -m data_prep.prepare {source.name}'
+    part = f' --part={config}' if len(source.configs) > 1 else ''
+    raise UserError(
+        f'{source.name} {config} {where}{copies_note}; unpack the set and run '
+        f'{command}{part} --manual_dir=DIR, where DIR holds\n{source.tree(config)}'
+    )
+
+
+def _prepare(source: Source, data_dir: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:
+    listing = source.items()
+    missing = sources.shortfall(source, listing)
+    if missing and not args.allow_partial:
+        raise UserError(
+            f'{source.name} {source.config} in {source.folder} is incomplete: {missing}; '
+            f'complete it or pass --allow_partial\n{source.tree(source.config)}'
+        )
+    root = data_dir / source.name / source.config
+    place = Place(root, store.fingerprint(source, listing), source.version)
+    prepared = store.load_prepared(place.final)
+    if prepared is None:
+        with store.locked(place):
+            prepared = store.load_prepared(place.final) or _build(source, listing, place, args)
+    return _accept(prepared, args.on_bad)
+
+
+def _build(source: Source, listing: Listing, place: Place, args: argparse.Namespace) -> Prepared:
+    from data_prep import builder  # imports TFDS, which a set that is prepared does not need
+
+    with store.temporary_folder(place) as folder:
+        built, report = builder.build(source, listing, folder, on_bad=args.on_bad)
+        record = report.record(place.fingerprint)
+        final = store.publish(built, place, record)
+    for line in summary(record):
+        say(line)
+    return Prepared(final, record)
+
+
+def summary(record: dict[str, Any]) -> list[str]:
+    """What a person should know about a set just prepared, as lines."""
+    from data_prep import validate
+
+    splits = ', '.join(f'{n} {split}' for split, n in record['splits'].items())
+    persons, outside = sum(record['persons'].values()), sum(record['outside'].values())
+    crowd = f', {persons} persons ({outside} annotated off the image)' if record['persons'] else ''
+    lines = [f'{record["name"]} {record["config"]}: {splits}{crowd}', *record['notes']]
+    lines += [f'skipped: {bad}' for bad in record['bad_files']]
+    return lines + validate.summary(record['near_duplicates'])
+
+
+def _accept(prepared: Prepared, on_bad: str) -> pathlib.Path:
+    """The path of a prepared copy, or a UserError where it was made without bad files that now are errors."""
+    record = prepared.record
+    label = f'{record["name"]} {record["config"]}'
+    if record['bad_files'] and on_bad == 'error':
+        bad = record['bad_files']
+        raise UserError(sources.bad_files_message(label, bad))
+    if record['partial']:
+        have = ', '.join(
+            f'{split} {record["splits"].get(split, 0)} of {n}'
+            for split, n in record['expected'].items()
+        )
+        say(f'{label} is partial ({have}): results are not comparable with published ones')
+    return prepared.path
+
+
+if __name__ == '__main__':
+    sys.exit(main())

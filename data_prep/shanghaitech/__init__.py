@@ -1,0 +1,1 @@
+"""ShanghaiTech crowd counting, parts A and B."""

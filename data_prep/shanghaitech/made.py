@@ -1,0 +1,36 @@
+"""Writes tiny made images in ShanghaiTech's published layout, read by the same reader."""
+
+from __future__ import annotations
+
+import pathlib
+
+import numpy as np
+import scipy.io
+
+from data_prep import tiny
+
+HEADER_TEXT = 116  # bytes of free text in a .mat file; scipy writes the date, which differs each time
+
+
+def write(part: pathlib.Path, *, count: int, seed: int) -> None:
+    """train_data and test_data below `part`, with images/ and ground-truth/."""
+    for split, images in tiny.crowd(count=count, seed=seed).items():
+        folder = part / f'{split}_data'
+        (folder / 'images').mkdir(parents=True)
+        (folder / 'ground-truth').mkdir()
+        for number, (data, points) in enumerate(images, start=1):
+            (folder / 'images' / f'IMG_{number}.jpg').write_bytes(data)
+            write_annotation(folder / 'ground-truth' / f'GT_IMG_{number}.mat', points)
+
+
+def write_annotation(path: pathlib.Path, points: np.ndarray, *, count: int | None = None) -> None:
+    """One GT_IMG_n.mat: a cell that holds a struct of the points and their number. points [P, 2] as (x, y) px."""
+    record = np.empty((1, 1), [('location', object), ('number', object)])
+    number = len(points) if count is None else count
+    record[0, 0] = (np.asarray(points, np.float64), np.array([[number]], np.uint16))
+    cell = np.empty((1, 1), object)
+    cell[0, 0] = record
+    scipy.io.savemat(path, {'image_info': cell}, do_compression=True)
+    data = path.read_bytes()
+    text = b'MATLAB 5.0 MAT-file, made'.ljust(HEADER_TEXT)
+    path.write_bytes(text + data[HEADER_TEXT:])

@@ -1,0 +1,168 @@
+"""What a data set is before TFDS sees it: its files, its checks and its examples.
+
+A data set is one folder in `data_prep/`: `source.py` holds a subclass of `Source` (light to import: nothing but
+the standard library at module level), `NAME.py` the TFDS builder made from it, beside README.md and CITATIONS.bib.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rank_ssl.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BAD_SHOWN = 20
+
+Listing = dict[str, list['Item']]
+
+
+class BadFile(Exception):
+    """One example that can't be used; the message names the file and what is wrong with it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """One example to be read: `files` are what the fingerprint covers, `problem` a fault known from names alone."""
+
+    id: str
+    files: tuple[pathlib.Path, ...] = ()
+    problem: str = ''
+
+
+class Source:
+    """Base class of a data set's reader; used as a context manager while examples are read.
+
+    `folder` is what `locate` found (None for a set that is drawn), `options` the values of `OPTIONS`.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[str]
+    license: ClassVar[str]
+    configs: ClassVar[tuple[str, ...]] = ('default',)
+    options: ClassVar[Mapping[str, int]] = {}
+    needs_folder: ClassVar[bool] = True
+    folder_is_identity: ClassVar[bool] = False  # another folder is another set, not a copy
+    builder: ClassVar[str]  # class name in NAME.py
+
+    def __init__(self, config: str, folder: pathlib.Path | None, **options: int) -> None:
+        self.config = config
+        self.folder = folder
+        self.values = {**self.options, **options}
+        self.notes: list[str] = []
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        return None
+
+    @classmethod
+    def locate(cls, config: str, manual_dir: pathlib.Path) -> pathlib.Path | None:
+        """The folder that holds the set: manual_dir/NAME, then manual_dir itself, or None."""
+        for folder in (manual_dir / cls.name, manual_dir):
+            if cls.holds(config, folder):
+                return folder
+        return None
+
+    @classmethod
+    def holds(cls, config: str, folder: pathlib.Path) -> bool:
+        """Whether `folder` looks like the unpacked set (its layout is checked by `items`)."""
+        raise NotImplementedError
+
+    @classmethod
+    def tree(cls, config: str) -> str:
+        """The expected folder tree, as lines for an error message."""
+        raise NotImplementedError
+
+    @classmethod
+    def write_tiny(cls, folder: pathlib.Path, *, config: str, count: int, seed: int) -> None:
+        """Writes `count` train and max(2, count // 2) test made images in the published layout."""
+        raise NotImplementedError
+
+    def expected(self) -> dict[str, int]:
+        """Published number of examples per split; empty where any number is right."""
+        return {}
+
+    def items(self) -> Listing:
+        """The examples of each non-empty split in order; strays are counted in `self.notes`.
+
+        Raises UserError with the expected tree where the layout is not the published one.
+        """
+        raise NotImplementedError
+
+    def read(self, item: Item, split: str, index: int) -> tuple[dict[str, Any], np.ndarray]:
+        """The features of one example and its decoded image u8[H, W, 3]; raises BadFile."""
+        raise NotImplementedError
+
+
+def names() -> list[str]:
+    """The data sets there are: the folders of this package that hold a source.py."""
+    here = pathlib.Path(__file__).parent
+    return sorted(path.parent.name for path in here.glob('*/source.py'))
+
+
+def load(name: str) -> type[Source]:
+    """The Source class of one data set; a UserError for an unknown name lists those there are."""
+    if name not in names():
+        raise UserError(f'data set {name!r} is not known; choose one of {", ".join(names())}')
+    source: type[Source] = importlib.import_module(f'data_prep.{name}.source').SOURCE
+    return source
+
+
+def check_config(source: type[Source], config: str | None) -> str:
+    """The named config, or the set's first one; a UserError lists those there are."""
+    if config is None:
+        return source.configs[0]
+    if config not in source.configs:
+        raise UserError(f'--part={config}: {source.name} has {", ".join(source.configs)}')
+    return config
+
+
+def check_options(source: type[Source], given: Mapping[str, int]) -> dict[str, int]:
+    """The given options where this set takes them all and they are in range, else a UserError."""
+    for key, value in given.items():
+        if key not in source.options:
+            takes = ', '.join(f'--{option}' for option in source.options) or 'no options'
+            raise UserError(f'--{key}={value}: {source.name} takes {takes}')
+        least = 0 if key == 'seed' else 1
+        if value < least:
+            raise UserError(f'--{key}={value} must be at least {least}')
+    return dict(given)
+
+
+def shortfall(source: Source, listing: Listing) -> str:
+    """'train 60 of 400, test 40 of 316' for splits below their published size, else ''."""
+    parts = []
+    for split, expected in source.expected().items():
+        found = len(listing.get(split, ()))
+        if found < expected:
+            parts.append(f'{split} {found} of {expected}')
+    return ', '.join(parts)
+
+
+def bad_files_message(label: str, bad: list[str]) -> str:
+    """The error for bad files: one line with their number and the cure, then the files."""
+    more = [f'and {len(bad) - BAD_SHOWN} more'] if len(bad) > BAD_SHOWN else []
+    noun = 'file is' if len(bad) == 1 else 'files are'
+    cure = 'mend or remove them, or leave them out with --on_bad=skip'
+    return '\n'.join([f'{label}: {len(bad)} {noun} unusable; {cure}', *bad[:BAD_SHOWN], *more])
+
+
+def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
+    """A file's bytes as they are and its decoded pixels u8[H, W, 3]; raises BadFile with the path."""
+    from rank_ssl.ops import images
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BadFile(f'{path}: {error.strerror or error}') from error
+    try:
+        return data, images.decode(data)
+    except images.ImageError as error:
+        raise BadFile(f'{path}: {error}') from error

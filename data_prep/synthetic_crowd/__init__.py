@@ -1,0 +1,1 @@
+"""Drawn crowd scenes: a set that needs no download."""

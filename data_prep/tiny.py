@@ -1,0 +1,65 @@
+"""Tiny made data for smoke runs: a few small drawn images in a set's published layout."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+
+import numpy as np
+
+from data_prep.source import Source
+from rank_ssl.errors import UserError
+
+MARKER = '.tiny.json'
+SHAPES = ((64, 96), (72, 96), (64, 80))  # (H, W) px
+SPLITS = ('train', 'test')
+
+
+def sizes(count: int) -> dict[str, int]:
+    """Images per split: `count` train and half as many, at least 2, test."""
+    if count < 1:
+        raise UserError(f'--tiny={count} must be at least 1 train image')
+    return {'train': count, 'test': max(2, count // 2)}
+
+
+def drawn(source: type[Source], options: dict[str, int], *, count: int) -> tuple[str, dict[str, int]]:
+    """The config and options of a drawn set's tiny version."""
+    return 'tiny', {**sizes(count), **options}
+
+
+def write(source: type[Source], folder: pathlib.Path, *, config: str, count: int, seed: int) -> None:
+    """Writes the set's tiny version into a new or empty folder; one written before alike is kept.
+
+    Raises UserError for a folder with other content, so that made images never mix with real ones.
+    """
+    marker = folder / MARKER
+    wanted = {'name': source.name, 'version': source.version, 'config': config, 'seed': seed, **sizes(count)}
+    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f'--tiny_dir={folder} must be new or empty, or hold this same tiny set; name another one'
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    source.write_tiny(folder, config=config, count=count, seed=seed)
+    marker.write_text(json.dumps(wanted))
+
+
+def crowd(*, count: int, seed: int) -> dict[str, list[tuple[bytes, np.ndarray]]]:
+    """JPEG bytes and head points f64[P, 2] of tiny crowd scenes per split.
+
+    Every third one is grayscale; the last train image of two or more has no person.
+    """
+    return {
+        split: [_image(split, i, seed, empty=split == 'train' and 0 < i == number - 1) for i in range(number)]
+        for split, number in sizes(count).items()
+    }
+
+
+def _image(split: str, index: int, seed: int, *, empty: bool) -> tuple[bytes, np.ndarray]:
+    from data_prep.synthetic_crowd import scenes
+
+    rng = scenes.image_rng(seed, SPLITS.index(split), index)
+    shape = SHAPES[index % len(SHAPES)]
+    image, points = scenes.draw(rng, shape, count=0 if empty else int(rng.integers(2, 25)))
+    return scenes.encode(image, gray=index % 3 == 2), points

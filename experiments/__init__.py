@@ -1,0 +1,1 @@
+"""One file per experiment; each builds its Config in get_config."""

@@ -1,0 +1,286 @@
+"""Checkpoints that a crash cannot spoil: written aside, hashed, renamed; verified on reading.
+
+A checkpoint is a folder STEP with `arrays/` (orbax), `meta.json` (data position, best metric,
+labeled ids, ...) and `manifest.json` (SHA-256 of every file). It is written as `.STEP.partial` in
+the background and renamed when whole, so a folder with a number for a name is a whole one, or one
+that was damaged later: then the manifest tells and the step before is used.
+"""
+
+import concurrent.futures
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from rank_ssl.errors import UserError
+
+Meta = dict[str, Any]
+
+
+def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
+    """Writes the checkpoint `folder/STEP` whole or not at all; an older one of that step goes.
+
+    Every process of a run calls it; the first one names the result. Raises ValueError where an
+    array is not finite, and UserError where the disk is full.
+    """
+    arrays = _by_path(tree)
+    for name, array in arrays.items():
+        if jax.dtypes.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise ValueError(f'{name} is not finite at step {step}: not saved')
+    target, partial = folder / str(step), folder / f'.{step}.partial'
+    first = jax.process_index() == 0
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save((partial / 'arrays').absolute(), arrays)
+        if not first:
+            return
+        (partial / 'meta.json').write_text(json.dumps(meta, indent=1, sort_keys=True))
+        _write_manifest(partial)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        need = sum(array.nbytes for array in arrays.values())
+        raise UserError(
+            f'{target}: cannot save {need} bytes ({error.strerror or error}): free disk space and '
+            'start the same command again; older checkpoints are whole'
+        ) from error
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    _sync(folder)
+
+
+def restore(folder: pathlib.Path, like: Any) -> tuple[int, Any, Meta] | None:
+    """The newest whole checkpoint as `(step, tree shaped like the given one, meta)`.
+
+    None where the folder holds no checkpoint at all. A damaged one is named on stderr and the one
+    before it taken. Raises UserError where there are checkpoints and none is whole, or where the
+    newest whole one holds other arrays than `like`.
+    """
+    steps = saved_steps(folder)
+    for step in reversed(steps):
+        path = folder / str(step)
+        fault = damage(path)
+        if fault is None:
+            meta = json.loads((path / 'meta.json').read_text())
+            return step, _load(path, like), meta
+        print(f'{path}: {fault}; going back to the checkpoint before', file=sys.stderr)
+    if steps:
+        raise UserError(
+            f'{folder}: none of the checkpoints {", ".join(map(str, steps))} is whole: '
+            'restore the folder from a copy, or delete it to start again'
+        )
+    return None
+
+
+def saved_steps(folder: pathlib.Path) -> list[int]:
+    """Steps that have a folder, whole or not, in rising order."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def damage(path: pathlib.Path) -> str | None:
+    """What is wrong with a checkpoint's files, in words; None where each is as it was written."""
+    try:
+        manifest = json.loads((path / 'manifest.json').read_text())
+        listed = manifest['files']
+        if manifest['sha256'] != _digest_of(listed):
+            return 'manifest.json was changed'
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f'its manifest.json cannot be read ({error.__class__.__name__})'
+    found = {str(p.relative_to(path)) for p in _files(path)}
+    if missing := sorted(set(listed) - found):
+        return f'{missing[0]} is missing'
+    if extra := sorted(found - set(listed)):
+        return f'{extra[0]} was added'
+    for name, digest in listed.items():
+        if _sha256(path / name) != digest:
+            return f'{name} was changed'
+    return None
+
+
+def prune(folder: pathlib.Path, keep: int) -> None:
+    """Deletes all but the `keep` newest checkpoints, and what a killed save left behind."""
+    for step in saved_steps(folder)[:-keep]:
+        # Renamed first: a kill in the middle leaves no folder that looks whole.
+        doomed = folder / f'.{step}.partial'
+        (folder / str(step)).rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def clean(folder: pathlib.Path) -> None:
+    """Removes what killed saves left behind."""
+    for path in folder.glob('.*.partial') if folder.is_dir() else ():
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Saver:
+    """Saves in the background, one at a time; an error comes up at the next call."""
+
+    def __init__(self, folder: pathlib.Path, *, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self._executor = concurrent.futures.ThreadPoolExecutor(1)
+        self._pending: concurrent.futures.Future | None = None
+        clean(folder)
+
+    def save(self, step: int, tree: Any, meta: Meta) -> None:
+        """Copies the tree to the host, and writes it while the caller goes on."""
+        self.wait()
+        # The step donates its buffers, so the copy is made here.
+        copied = jax.tree.map(_to_host, tree)
+        self._pending = self._executor.submit(self._write, step, copied, meta)
+
+    def wait(self) -> None:
+        """Returns when the last save is on disk. Raises what it raised."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Waits for the last save and ends the thread."""
+        try:
+            self.wait()
+        finally:
+            self._executor.shutdown()
+
+    def _write(self, step: int, tree: Any, meta: Meta) -> None:
+        save(self._folder, step, tree, meta)
+        if jax.process_index() == 0:
+            prune(self._folder, self._keep)
+
+
+@contextlib.contextmanager
+def lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the workdir for this process. Raises UserError, naming the owner, where it is held.
+
+    The lock is the operating system's: it ends with its owner, however that dies.
+    """
+    path = workdir / '.lock'
+    with open(path, 'a+', encoding='utf-8') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            owner = file.read().strip() or 'another process'
+            raise UserError(
+                f'--workdir={workdir} is in use by {owner}: wait for it, or use another folder'
+            ) from None
+        file.truncate(0)
+        file.write(f'pid {os.getpid()} on {socket.gethostname()}')
+        file.flush()
+        yield
+
+
+def params_sha256(params: Any) -> str:
+    """SHA-256 over the parameters' bytes in sorted path order."""
+    digest = hashlib.sha256()
+    for name, array in sorted(_by_path(params).items()):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(_to_host(array)).tobytes())
+    return digest.hexdigest()
+
+
+def _to_host(array: Any) -> np.ndarray:
+    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+        array = jax.random.key_data(array)
+    return np.array(array)
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by their path: a plain dict survives changes in optax's state classes."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+
+
+def _load(path: pathlib.Path, like: Any) -> Any:
+    wanted = {
+        name: jax.ShapeDtypeStruct(host.shape, host.dtype)
+        for name, leaf in _by_path(like).items()
+        for host in [jax.eval_shape(_key_data, leaf)]
+    }
+    with ocp.StandardCheckpointer() as checkpointer:
+        saved = checkpointer.metadata((path / 'arrays').absolute()).item_metadata.tree
+        _same_arrays(path, _described(saved), _described(wanted))
+        host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        targets = {
+            name: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=host)
+            for name, a in wanted.items()
+        }
+        arrays = checkpointer.restore((path / 'arrays').absolute(), targets)
+
+    def placed(leaf_path: Any, leaf: Any) -> Any:
+        array = arrays[jax.tree_util.keystr(leaf_path, simple=True, separator='/')]
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(array)
+        return array
+
+    return jax.tree_util.tree_map_with_path(placed, like)
+
+
+def _same_arrays(path: pathlib.Path, saved: dict, wanted: dict) -> None:
+    # orbax would cast another dtype without a word.
+    for name in sorted(saved.keys() | wanted.keys()):
+        have, want = saved.get(name), wanted.get(name)
+        if have != want:
+            raise UserError(
+                f'{path}: {name} is {_named(have)} in the checkpoint and {_named(want)} in this '
+                'run: use the config it was trained with, or another --workdir'
+            )
+
+
+def _described(arrays: dict) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    return {name: (tuple(a.shape), np.dtype(a.dtype)) for name, a in arrays.items()}
+
+
+def _named(array: tuple | None) -> str:
+    return 'absent' if array is None else f'{array[1].name}{list(array[0])}'
+
+
+def _key_data(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(
+        leaf.dtype, jax.dtypes.prng_key
+    ) else leaf
+
+
+def _files(path: pathlib.Path) -> list[pathlib.Path]:
+    return [p for p in path.rglob('*') if p.is_file() and p != path / 'manifest.json']
+
+
+def _sha256(path: pathlib.Path) -> str:
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def _digest_of(files: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _write_manifest(path: pathlib.Path) -> None:
+    files = {str(p.relative_to(path)): _sha256(p) for p in sorted(_files(path))}
+    for p in _files(path):
+        _sync(p)
+    manifest = path / 'manifest.json'
+    manifest.write_text(json.dumps({'files': files, 'sha256': _digest_of(files)}, indent=1))
+    _sync(manifest)
+    _sync(path)
+
+
+def _sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

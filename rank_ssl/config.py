@@ -1,0 +1,212 @@
+"""The configuration of a run: one typed dataclass that an experiment file builds.
+
+Every field can be set on the command line (`--config.optim.rate=1e-5`); a misspelt one is an
+error there and in the file. `Config.check()` refuses what cannot work before anything compiles.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+from typing import Any
+
+from rank_ssl.errors import UserError
+from rank_ssl.types import Task
+
+MODES = ('train', 'evaluate')
+REGIMES = ('multitask', 'baseline', 'ranking')
+REDUCTIONS = ('paper', 'caffe', 'mean')
+DEFAULT_WEIGHTS = 'weights/vgg16_imagenet_convs_f16.npz'  # below $RANK_SSL_DATA
+
+# Fields that may differ when a run goes on: they change how it is run or for how long, not what
+# the steps already taken were.
+HARMLESS = (
+    'steps', 'mode', 'eval_every', 'checkpoint_every', 'log_every', 'keep', 'max_bad_steps',
+    'eval_batch', 'evaluate_test', 'figure_count',
+    'accumulate', 'optim.rate', 'optim.decay_every', 'optim.decay_factor', 'data.workers',
+    'data.threads', 'data.prefetch', 'data.data_dir', 'data.manual_dir', 'data.on_bad',
+    'model.remat', 'model.weights',
+)  # fmt: skip
+
+
+@dataclasses.dataclass(slots=True)
+class Model:
+    """The backbone; the layers after it belong to the task."""
+
+    backbone: str = 'vgg16'  # 'vgg16', 'vgg11' or 'vgg8' (convolutions per block 2 2 3 3 3, ...)
+    width: float = 1.0  # factor on the channels 64 128 256 512 512; 1 for ImageNet weights
+    blocks: int = 5  # blocks kept (5.3: conv5_3, that is 5)
+    last_pool: bool = False  # pool after the last block (5.3: no pool5)
+    frozen_blocks: int = 0  # first blocks that are not trained (0 in the paper)
+    weights: str = ''  # npz or safetensors; '' = $RANK_SSL_DATA's VGG-16, 'none' = from scratch
+    pixels: str = 'auto'  # 'caffe', 'torch', 'raw_rgb', 'raw_bgr'; auto = what the weights expect
+    dtype: str = 'float32'  # of the activations ('bfloat16' on TPU and GPU); parameters float32
+    remat: bool = False  # recompute each block in the backward pass: less memory, a third more time
+
+    def weights_path(self) -> str | None:
+        """The file to initialise from; None for training from scratch. Raises UserError."""
+        if self.weights == 'none':
+            return None
+        root = os.environ.get('RANK_SSL_DATA')
+        path = self.weights or (os.path.join(root, DEFAULT_WEIGHTS) if root else '')
+        if path and os.path.isfile(path):
+            return path
+        cure = 'name an npz or safetensors file, or none to train from scratch'
+        if not path:
+            raise UserError(
+                f'config.model.weights is not set and $RANK_SSL_DATA names no folder: {cure}'
+            )
+        raise UserError(f'config.model.weights={path} does not exist: {cure}')
+
+
+@dataclasses.dataclass(slots=True)
+class Data:
+    """Which images, which of them labeled, and how they are read."""
+
+    dataset: str = 'synthetic_crowd'  # a folder of data_prep
+    part: str = ''  # the data set's variant, e.g. 'part_A'; '' where it has one alone
+    manual_dir: str = ''  # parent of the downloaded sets; '' = $RANK_SSL_DATA
+    data_dir: str = ''  # prepared sets; '' = the user's cache folder
+    labels: int = 0  # labeled training images; 0 = all that validation leaves
+    validation: float = 0.1  # share of the training split that selects the best step
+    unlabeled_rest: bool = True  # the training images without a label serve unlabeled
+    unlabeled_labeled: bool = False  # so do the labeled ones: their crops have an order too
+    unlabeled_dirs: tuple[str, ...] = ()  # and these folders of images
+    groups: int = 5  # G, groups in a mini-batch
+    labeled_per_group: int = 5  # R; 5 x (5 + 5) = 50 is the paper's crowd batch (6.2)
+    test_stride: int = 1  # evaluate on every n-th test image
+    allow_partial: bool = False  # accept an incomplete copy; results say so
+    on_bad: str = 'error'  # unreadable source files: 'error' or 'skip'
+    workers: int = 0  # processes that make batches; 0 = threads of this one
+    threads: int = 2  # of this process, where workers = 0
+    prefetch: int = 2  # batches made ahead, per worker or in all
+    tiny: int = 0  # smoke runs: first make this many tiny training images below the workdir
+
+
+@dataclasses.dataclass(slots=True)
+class Optim:
+    """The update rule (6.1, 6.2) and its schedule."""
+
+    name: str = 'sgd'  # 'sgd' (the paper's) or 'adam'
+    rate: float = 1e-6  # initial learning rate
+    momentum: float = 0.9  # of sgd; the released IQA code's
+    weight_decay: float = 5e-4  # on kernels, not on biases
+    head_rate: float = 10.0  # factor on the rate of the task's new layers (released code)
+    schedule: str = 'step'  # 'step', 'cosine' (to 0 at the last step) or 'constant'
+    decay_every: int = 5000  # steps between decays (6.2)
+    decay_factor: float = 0.1
+    warmup: int = 0  # steps of linear warm-up
+    clip_norm: float = 0.0  # bound on the global gradient norm; 0 = none
+
+
+@dataclasses.dataclass(slots=True)
+class Config:
+    """A run. The defaults are the paper's crowd counting settings where it gives them."""
+
+    task: Task
+    model: Model = dataclasses.field(default_factory=Model)
+    data: Data = dataclasses.field(default_factory=Data)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    mode: str = 'train'  # 'train', or 'evaluate' the best checkpoint of a workdir
+    regime: str = 'multitask'  # 'baseline' (regression only), 'ranking' only, or both (3.2)
+    rank_weight: float = 1.0  # lambda of eq. 5
+    margin: float = 0.0  # epsilon of eq. 4, in the unit of the score
+    reduction: str = 'paper'  # 'paper' (eq. 8, 17), 'caffe' (released code) or 'mean'
+    seed: int = 0  # of every random draw: splits, crops, order, initial parameters
+    steps: int = 10_000  # updates (6.2)
+    accumulate: int = 1  # parts that a device computes its groups in, one after another
+    eval_every: int = 500  # steps between validations; 0 = at the end alone
+    eval_batch: int = 1  # images of one shape evaluated at once, per device
+    checkpoint_every: int = 500  # steps between saves
+    keep: int = 2  # newest checkpoints kept; the best is kept beside them
+    log_every: int = 10  # steps between lines of metrics.jsonl
+    max_bad_steps: int = 10  # non-finite gradients in a row that stop the run
+    evaluate_test: bool = True  # at the end; false while settings are chosen on validation
+    figure_count: int = 6  # examples drawn in the figures
+
+    def check(self) -> None:
+        """Raises UserError with the first field that cannot work."""
+        if not isinstance(self.task, Task):
+            raise UserError(f'config.task={self.task!r} is not a task: build one of rank_ssl.tasks')
+        for field in ('mode', 'regime', 'reduction'):
+            allowed = {'mode': MODES, 'regime': REGIMES, 'reduction': REDUCTIONS}[field]
+            _one_of(f'config.{field}', getattr(self, field), allowed)
+        _one_of('config.optim.name', self.optim.name, ('sgd', 'adam'))
+        _one_of('config.optim.schedule', self.optim.schedule, ('step', 'cosine', 'constant'))
+        _one_of('config.data.on_bad', self.data.on_bad, ('error', 'skip'))
+        self._check_numbers()
+        self.task.check()
+
+    def _check_numbers(self) -> None:
+        positive = ('steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every',
+                    'max_bad_steps', 'data.groups', 'data.labeled_per_group', 'data.threads',
+                    'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
+                    'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
+        not_negative = ('seed', 'eval_every', 'rank_weight', 'margin', 'figure_count',
+                        'data.labels', 'data.workers', 'data.tiny', 'optim.momentum',
+                        'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
+                        'model.frozen_blocks')  # fmt: skip
+        for path in positive + not_negative:
+            value = self.get(path)
+            if not math.isfinite(value) or value < 0 or (path in positive and value == 0):
+                rule = 'greater than 0' if path in positive else '0 or greater'
+                raise UserError(f'config.{path}={value} must be {rule} and finite')
+        if self.seed >= 2**32:
+            raise UserError(f'config.seed={self.seed} must be below 2**32')
+        if self.optim.momentum >= 1:
+            raise UserError(f'config.optim.momentum={self.optim.momentum} must be below 1; use 0.9')
+        if not 0 < self.data.validation < 1:
+            raise UserError(
+                f'config.data.validation={self.data.validation} must lie between 0 and 1: a part '
+                'of training selects the best step, the rest is trained on; use 0.1'
+            )
+
+    @property
+    def ranked(self) -> int:
+        """K, ranked images in a group; 0 where the regime ranks nothing."""
+        return 0 if self.regime == 'baseline' else self.task.levels
+
+    @property
+    def labeled(self) -> int:
+        """R, labeled images in a group; 0 where the regime regresses nothing."""
+        return 0 if self.regime == 'ranking' else self.data.labeled_per_group
+
+    def get(self, path: str) -> Any:
+        """The value of a dotted field, `'optim.rate'`."""
+        value: Any = self
+        for name in path.split('.'):
+            value = getattr(value, name)
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values, as config.json holds them; the task carries its class's name."""
+        fields = json.loads(json.dumps(dataclasses.asdict(self)))
+        return fields | {'task': {'class': type(self.task).__name__} | fields['task']}
+
+
+def differences(old: dict, new: dict, *, prefix: str = '') -> dict[str, tuple[Any, Any]]:
+    """Dotted fields in which two `Config.to_dict` results differ, with both values."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found |= differences(a, b, prefix=f'{prefix}{name}.')
+        elif a != b:
+            found[f'{prefix}{name}'] = (a, b)
+    return found
+
+
+def arguments(text: str, *, allowed: tuple[str, ...], experiment: str) -> set[str]:
+    """The arguments behind the colon of `--config=FILE.py:a,b`. Raises UserError on others."""
+    given = {word.strip() for word in text.split(',') if word.strip()}
+    for word in sorted(given - set(allowed)):
+        name = pathlib.Path(experiment).name
+        raise UserError(f'{name}:{word} is no argument of {name}; use {", ".join(allowed)}')
+    return given
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f'{name}={value} is unknown; use {", ".join(allowed)}')
+

@@ -1,0 +1,187 @@
+"""Predictions on whole splits, with a bounded number of compiled shapes."""
+
+import csv
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from rank_ssl.data import Examples
+from rank_ssl.parallel import over_groups, process_groups, replicated, to_devices
+from rank_ssl.types import Prediction, Task
+
+MAX_SHAPES = 8
+Shape = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A split's predictions in the order of its records, and its metrics."""
+
+    ids: list[str]
+    true: np.ndarray  # f64[N], in the task's unit
+    predicted: np.ndarray  # f64[N]
+    metrics: dict[str, float]
+    drawn: list[Prediction]  # the examples kept for figures
+
+    def write_csv(self, path: pathlib.Path) -> None:
+        """Writes one line an example: id, true, predicted."""
+        with open(path, 'w', newline='', encoding='utf-8') as file:
+            writer = csv.writer(file)
+            writer.writerow(['id', 'true', 'predicted'])
+            rows = zip(self.ids, self.true, self.predicted, strict=True)
+            writer.writerows((i, f'{t:.6g}', f'{p:.6g}') for i, t, p in rows)
+
+
+def buckets(shapes: Sequence[Shape], *, limit: int = MAX_SHAPES) -> list[Shape]:
+    """At most `limit` shapes such that each of `shapes` fits into one, with little area added.
+
+    Greedy: the two buckets whose common bounding shape adds the fewest pixels over all their
+    images become one, until few enough are left.
+    """
+    count: dict[Shape, int] = {}
+    for shape in shapes:
+        count[shape] = count.get(shape, 0) + 1
+
+    def added(a: Shape, b: Shape) -> int:
+        area = max(a[0], b[0]) * max(a[1], b[1])
+        return count[a] * (area - a[0] * a[1]) + count[b] * (area - b[0] * b[1])
+
+    while len(count) > limit:
+        a, b = min(itertools.combinations(sorted(count), 2), key=lambda pair: added(*pair))
+        merged = max(a[0], b[0]), max(a[1], b[1])
+        images = count.pop(a) + count.pop(b)
+        count[merged] = count.get(merged, 0) + images
+    return sorted(count)
+
+
+def schedule(
+    shapes: Sequence[Shape], chosen: Sequence[Shape], batch: int
+) -> list[tuple[Shape, list[int]]]:
+    """Which examples are computed together, `(bucket, places)`, at most `batch` of one bucket.
+
+    Each goes to the smallest bucket that holds it. It depends on shapes alone, so every process of
+    a run computes the same one.
+    """
+    members: dict[Shape, list[int]] = {}
+    for place, (height, width) in enumerate(shapes):
+        fits = [b for b in chosen if b[0] >= height and b[1] >= width]
+        members.setdefault(min(fits, key=lambda b: b[0] * b[1]), []).append(place)
+    return [
+        (bucket, places[start : start + batch])
+        for bucket, places in sorted(members.items())
+        for start in range(0, len(places), batch)
+    ]
+
+
+class Evaluator:
+    """Evaluates splits of one task; the compiled shapes are shared by all its calls."""
+
+    def __init__(
+        self, task: Task, apply_fn: Callable, mesh: Mesh, *, batch: int = 1, threads: int = 2
+    ) -> None:
+        self._task, self._mesh, self._threads = task, mesh, threads
+        self._batch = batch * mesh.devices.size
+
+        def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
+            def one(image: jax.Array, valid: jax.Array) -> Any:
+                return apply_fn(params, image, valid=valid)
+
+            outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
+            first = jax.tree.map(lambda x: x[:, 0], outputs)
+            return task.score(outputs).astype(jnp.float32).mean(1), first
+
+        whole, split = replicated(mesh), over_groups(mesh)
+        self._predict = jax.jit(
+            predict, in_shardings=(whole, split, split), out_shardings=(whole, whole)
+        )
+
+    @property
+    def compiled_shapes(self) -> int:
+        """How many shapes have been compiled so far."""
+        return self._predict._cache_size()
+
+    def __call__(
+        self,
+        params: Any,
+        examples: Examples,
+        *,
+        draw: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Evaluation:
+        """The predictions of all examples; the first `draw` are kept with their images."""
+        shapes = examples.shapes()
+        plan = schedule(shapes, buckets(shapes), self._batch)
+        rows = process_groups(self._batch, self._mesh)
+        predicted = np.full(len(shapes), np.nan)
+        drawn: dict[int, Prediction] = {}
+        done = 0
+        for (bucket, places), read in zip(plan, self._read(examples, plan, rows), strict=True):
+            image, valid = _padded(read, bucket, len(rows))
+            score, outputs = self._predict(params, *to_devices((image, valid), self._mesh))
+            predicted[places] = np.asarray(score, np.float64)[: len(places)]
+            for row, example in zip(rows, read, strict=False):
+                if places[row] < draw:
+                    drawn[places[row]] = self._drawn(
+                        example, outputs, row, predicted[places[row]], shapes[places[row]], bucket
+                    )
+            done += len(places)
+            progress(done, len(shapes))
+        true = np.array([examples.label(place) for place in range(len(shapes))])
+        return Evaluation(
+            ids=[examples.id(place) for place in range(len(shapes))],
+            true=true,
+            predicted=predicted,
+            metrics=self._task.metrics(predicted, true),
+            drawn=[drawn[place] for place in sorted(drawn)],
+        )
+
+    def _read(
+        self, examples: Examples, plan: list[tuple[Shape, list[int]]], rows: range
+    ) -> Iterator[list[dict[str, Any]]]:
+        """This process's examples of each batch of the plan, read ahead."""
+        mine = [[places[row] for row in rows if row < len(places)] for _, places in plan]
+        stream = examples.read([place for places in mine for place in places], self._threads)
+        for places in mine:
+            yield [next(stream) for _ in places]
+
+    def _drawn(
+        self,
+        example: dict[str, Any],
+        outputs: Any,
+        row: int,
+        predicted: float,
+        shape: Shape,
+        bucket: Shape,
+    ) -> Prediction:
+        output = np.asarray(jax.device_get(outputs)[row], np.float32)
+        if output.ndim >= 2:  # a map: without the cells that only fill the bucket
+            height = output.shape[0] * shape[0] // bucket[0]
+            output = output[:height, : output.shape[1] * shape[1] // bucket[1]]
+        return Prediction(
+            id=example['record']['id'],
+            image=example['views'].images[0],
+            output=output,
+            predicted=float(predicted),
+            record=example['record'],
+        )
+
+
+def _padded(
+    read: list[dict[str, Any]], bucket: Shape, rows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """u8[rows, V, H, W, 3] and the valid (height, width) of each row; rows to spare are zeros."""
+    views = read[0]['views'].images.shape[0] if read else 1
+    image = np.zeros((rows, views, *bucket, 3), np.uint8)
+    valid = np.tile(np.asarray(bucket, np.int32), (rows, 1))
+    for row, example in enumerate(read):
+        height, width = example['views'].images.shape[1:3]
+        image[row, :, :height, :width] = example['views'].images
+        valid[row] = height, width
+    return image, valid

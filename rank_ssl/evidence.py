@@ -1,0 +1,210 @@
+"""Paired runs of several arms and seeds, and the table that compares them.
+
+    python -m rank_ssl.evidence --config=experiments/quickstart.py --workdir=runs/demo \
+        --arms=baseline,multitask --seeds=0,1
+
+Each cell is a run of `rank_ssl.main` in WORKDIR/ARM/seed_N, resumable by itself; finished cells are
+not run again. An arm is a regime, or a name with fields: `--arms='baseline,wide:margin=5;seed=3'`.
+Arms of one seed share the labeled subset, the initial parameters and the order of the data.
+"""
+
+import csv
+import dataclasses
+import itertools
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from rank_ssl import cli, logs, plots
+from rank_ssl.config import REGIMES, Config
+from rank_ssl.errors import UserError
+from rank_ssl.metrics import bootstrap_interval
+from rank_ssl.types import Task
+
+ARMS = flags.DEFINE_list('arms', ['baseline', 'multitask'], 'Regimes, or NAME:field=value;...')
+SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds; each arm runs with each.')
+SPLIT = flags.DEFINE_enum('compare', 'test', ['test', 'val'], 'val: to choose settings by.')
+DRAWS = 2000  # bootstrap draws of an interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of the grid."""
+
+    arm: str
+    seed: int
+    folder: pathlib.Path
+    fields: tuple[str, ...]  # --config.FIELD=VALUE of the arm
+
+    def command(self, config: str, shared: Sequence[str]) -> list[str]:
+        """The command that runs it, or goes on with it."""
+        program = [sys.executable, '-m', 'rank_ssl.main', f'--config={config}', *shared]
+        return [*program, *self.fields, f'--config.seed={self.seed}', f'--workdir={self.folder}']
+
+    def result(self, steps: int) -> dict[str, Any] | None:
+        """Its result.json; None where it has not taken all its steps."""
+        path = self.folder / 'result.json'
+        if not path.exists():
+            return None
+        result = json.loads(path.read_text())
+        return result if result['steps'] >= steps else None
+
+
+def main(config: Config, workdir: pathlib.Path) -> None:
+    """Runs the cells that are not finished, then prints and saves the table and the figure."""
+    cells = make_cells(ARMS.value, SEEDS.value, workdir)
+    run_cells(cells, config.steps)
+    results = [(cell, _finished(cell, config.steps)) for cell in cells]
+    table = make_table(config.task, results)
+    (workdir / 'table.md').write_text(table + '\n', encoding='utf-8')
+    metric = _metric(config.task)
+    arms: dict[str, list[float]] = {}
+    for cell, result in results:
+        arms.setdefault(cell.arm, []).append(result[metric])
+    lower = config.task.lower_is_better
+    plots.save(plots.paired(arms, metric=metric, lower_is_better=lower), workdir / 'paired.png')
+    print(table)
+    print(f'\ntable, figure and runs in {workdir}')
+
+
+def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path) -> list[Cell]:
+    """The grid, seed by seed. Raises UserError for an arm or seed that is none."""
+    cells = []
+    for seed, arm in itertools.product(seeds, arms):
+        name, _, text = arm.partition(':')
+        fields = [f'--config.{field}' for field in text.split(';') if field]
+        if not re.fullmatch(r'[\w.-]+', name) or not all('=' in field for field in fields):
+            raise UserError(f'--arms={arm} is no arm: use a regime or NAME:field=value;field=value')
+        if name in REGIMES:
+            fields.insert(0, f'--config.regime={name}')
+        elif not fields:
+            raise UserError(f'--arms={arm} is no regime ({", ".join(REGIMES)}): give it fields')
+        if not seed.isdecimal():
+            raise UserError(f'--seeds={seed} must be whole numbers, 0 or greater; use 0,1,2')
+        cells.append(Cell(name, int(seed), workdir / name / f'seed_{seed}', tuple(fields)))
+    return cells
+
+
+def run_cells(cells: Sequence[Cell], steps: int) -> None:
+    """Runs what is not finished, one after another. Raises UserError where a cell fails."""
+    config = _flag('--config')
+    shared = [word for word in sys.argv[1:] if re.match(r'--config\.', word)]
+    if SPLIT.value == 'val':
+        shared.append('--config.evaluate_test=false')
+    times: list[float] = []
+    for number, cell in enumerate(cells, 1):
+        if cell.result(steps) is not None:
+            continue
+        left = (len(cells) - number + 1) * float(np.mean(times)) if times else float('nan')
+        head = f'== cell {number}/{len(cells)}: {cell.arm}, seed {cell.seed}'
+        print(f'{head} (ETA of all {logs.format_duration(left)})', file=sys.stderr)
+        began = time.perf_counter()
+        done = subprocess.run(
+            cell.command(config, shared), stdout=subprocess.DEVNULL, check=False
+        )
+        times.append(time.perf_counter() - began)
+        if done.returncode:
+            raise UserError(
+                f'cell {cell.arm}, seed {cell.seed} ended with exit code {done.returncode}: mend '
+                'what it said above; the same command goes on from there'
+            )
+
+
+def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
+    """Markdown: each run, the mean and deviation of each arm, and the paired differences."""
+    columns = [n for n in results[0][1] if n.startswith(('best/val/', 'test/'))]
+    titles = [name.removeprefix('best/').replace('/', ' ') for name in columns]
+    lines = [_row('arm', 'seed', *titles, 'best step'), _row(*['---'] * (len(columns) + 3))]
+    arms: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
+    for cell, result in results:
+        arms.setdefault(cell.arm, []).append((cell, result))
+    for arm, runs in arms.items():
+        for cell, result in runs:
+            values = [f'{result[name]:.2f}' for name in columns]
+            lines.append(_row(arm, cell.seed, *values, result['best_step']))
+        every = np.array([[result[name] for name in columns] for _, result in runs])
+        spread = every.std(0, ddof=1) if len(runs) > 1 else np.full(len(columns), np.nan)
+        summary = [f'{m:.2f} ± {s:.2f}' for m, s in zip(every.mean(0), spread, strict=True)]
+        lines.append(_row(f'**{arm}**', f'{len(runs)} seeds', *summary, ''))
+    first, *others = arms
+    differences = [compare(task, arms[first], arms[other]) for other in others]
+    return '\n'.join([*lines, '', *(d for d in differences if d)])
+
+
+def compare(
+    task: Task, one: Sequence[tuple[Cell, dict]], other: Sequence[tuple[Cell, dict]]
+) -> str:
+    """`other - one` in words: each seed's paired difference on test and their mean.
+
+    The interval is a bootstrap over test images, the same draw for both arms and all seeds: what
+    other images would change. The seeds' own differences show what other labels would.
+    """
+    names = one[0][0].arm, other[0][0].arm
+    metric = _metric(task)
+    by_seed = [b[1][metric] - a[1][metric] for a, b in zip(one, other, strict=True)]
+    text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.2f}'
+    seeds = ', '.join(f'{difference:+.2f}' for difference in by_seed)
+    if SPLIT.value != 'test':
+        return f'{text} (by seed {seeds})'
+    pairs = [(_predictions(a[0]), _predictions(b[0])) for a, b in zip(one, other, strict=True)]
+
+    def difference(places: np.ndarray) -> float:
+        found = [
+            task.metrics(b[1][places], b[0][places])[task.best]
+            - task.metrics(a[1][places], a[0][places])[task.best]
+            for a, b in pairs
+        ]
+        return float(np.mean(found))
+
+    images = np.arange(len(pairs[0][0][0]))
+    rng = np.random.Generator(np.random.Philox(key=0))
+    low, high = bootstrap_interval(images, rng=rng, draws=DRAWS, statistic=difference)
+    verdict = 'decided' if low * high > 0 else 'not decidable at this scale'
+    return (
+        f'{text}, 95 % over {len(images)} test images [{low:+.2f}, {high:+.2f}]: {verdict} '
+        f'(by seed {seeds})'
+    )
+
+
+def _metric(task: Task) -> str:
+    return f'test/{task.best}' if SPLIT.value == 'test' else f'best/val/{task.best}'
+
+
+def _predictions(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+    """True and predicted values of a cell's test images."""
+    with open(cell.folder / 'predictions.csv', newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    return tuple(np.array([float(row[name]) for row in rows]) for name in ('true', 'predicted'))  # type: ignore[return-value]
+
+
+def _finished(cell: Cell, steps: int) -> dict[str, Any]:
+    result = cell.result(steps)
+    if result is None:
+        raise UserError(f'{cell.folder} holds no finished run: start the same command again')
+    return result
+
+
+def _flag(name: str) -> str:
+    """The value of a flag as it was typed: `--config=FILE:args` or `--config FILE:args`."""
+    for place, word in enumerate(sys.argv):
+        if word.startswith(f'{name}='):
+            return word.partition('=')[2]
+        if word == name:
+            return sys.argv[place + 1]
+    raise UserError(f'{name} is missing')
+
+
+def _row(*cells: Any) -> str:
+    return '| ' + ' | '.join(str(cell) for cell in cells) + ' |'
+
+
+if __name__ == '__main__':
+    cli.start(main, program='rank_ssl.evidence')

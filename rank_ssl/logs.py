@@ -1,0 +1,271 @@
+"""What a run writes down while it runs: metrics.jsonl, TensorBoard scalars, a progress line.
+
+JSON has no NaN and no infinity: such a number is written as null, and `read_metrics` reads null as
+NaN. Files that are replaced as a whole are replaced in one step, so a killed run leaves the old
+file or the new one and never half of either.
+"""
+
+import contextlib
+import json
+import math
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self, TextIO
+
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from rank_ssl.errors import UserError
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: arrays as lists, paths as text, what is not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, 'tolist'):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(temporary, 'wb') as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """The object as an indented JSON file, put in place in one step."""
+    text = json.dumps(_plain(obj), indent=2, allow_nan=False)
+    _replace(Path(path), f'{text}\n'.encode())
+
+
+def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl, null as NaN; a last line cut off by a killed run is left out.
+
+    Raises UserError for any other line that is not a JSON object with a `step`.
+    """
+    rows = []
+    for number, line in enumerate(_whole_lines(Path(path)), 1):
+        row = _parse(line)
+        if row is None:
+            raise UserError(f'{path}, line {number} is not a JSON object with a step; remove it')
+        rows.append({key: math.nan if value is None else value for key, value in row.items()})
+    return rows
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    """The lines that end in a newline: a killed run may leave the start of one more."""
+    return path.read_bytes().split(b'\n')[:-1]
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) and isinstance(row.get('step'), int) else None
+
+
+def _kept_lines(path: Path, resume_step: int) -> list[bytes]:
+    rows = [(line, _parse(line)) for line in _whole_lines(path)]
+    return [line for line, row in rows if row is not None and row['step'] <= resume_step]
+
+
+class MetricsLog:
+    """metrics.jsonl and tensorboard/ of a workdir: one JSON object a line, `step` first.
+
+    A run that resumes from `resume_step` drops the lines of later steps, which it is about to write
+    again; a fresh run (None) starts with an empty file. So no step stands twice.
+    """
+
+    def __init__(self, workdir: str | os.PathLike[str], *, resume_step: int | None) -> None:
+        folder = Path(workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / 'metrics.jsonl'
+        last = -1 if resume_step is None else resume_step
+        if path.exists():
+            _replace(path, b''.join(line + b'\n' for line in _kept_lines(path, last)))
+        self._file = path.open('a', encoding='utf-8')
+        # TensorBoard hides what earlier event files say of purge_step and later steps.
+        self._board = SummaryWriter(
+            str(folder / 'tensorboard'), purge_step=last + 1, flush_secs=10, write_to_disk=True
+        )
+
+    def write(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """One line, on disk when this returns; TensorBoard gets the numbers that are finite."""
+        row = {'step': int(step), **_plain(metrics)}
+        self._file.write(json.dumps(row, allow_nan=False) + '\n')
+        self._file.flush()
+        for name, value in row.items():
+            if name != 'step' and isinstance(value, (int, float)):
+                self._board.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Both files closed; closing twice is allowed."""
+        self._file.close()
+        self._board.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RateMeter:
+    """Images per second, and the share of time spent waiting for data, over the last steps.
+
+    The first step compiles: it is left out as soon as there is a second one.
+    """
+
+    def __init__(self, *, window: int = 50, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._images = 0
+        self._waited = 0.0
+        self._steps = 0
+        # One mark more than steps: (time, images so far, seconds waited so far).
+        self._marks: deque[tuple[float, int, float]] = deque(maxlen=window + 1)
+        self._marks.append((clock(), 0, 0.0))
+
+    def add(self, images: int) -> None:
+        """Count a step that took this many images."""
+        self._images += images
+        self._steps += 1
+        self._marks.append((self._clock(), self._images, self._waited))
+        if self._steps == 2:
+            self._marks.popleft()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A context whose time counts as waiting for data."""
+        start = self._clock()
+        try:
+            yield
+        finally:
+            self._waited += self._clock() - start
+
+    @property
+    def images_per_second(self) -> float:
+        """Images per second over the window; NaN before the first step."""
+        return self._per_second(1)
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the window spent waiting, 0 to 1; NaN before the first step."""
+        return self._per_second(2)
+
+    def _per_second(self, column: int) -> float:
+        first, last = self._marks[0], self._marks[-1]
+        seconds = last[0] - first[0]
+        return (last[column] - first[column]) / seconds if seconds > 0 else math.nan
+
+
+def format_duration(seconds: float) -> str:
+    """The time as m:ss, h:mm:ss or `2 d 3:04:05`; `?` where it is not finite or negative."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return '?'
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f'{days} d {hour}:{minute:02}:{second:02}'
+    return f'{hour}:{minute:02}:{second:02}' if hour else f'{minute}:{second:02}'
+
+
+def _item(name: str, value: Any) -> str:
+    label = name.removeprefix('train/').replace('/', ' ').replace('_', ' ')
+    number = float(np.asarray(value))
+    return f'{label} {100 * number:.1f} %' if label == 'waiting' else f'{label} {number:.3g}'
+
+
+class Progress:
+    """One line on how a run of `total` steps goes: rewritten in place on a terminal only.
+
+    A reader that goes away (`| head`, a closed terminal) does not end the run: the rest is silent.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        start: int = 0,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream  # None where it was closed
+        self._clock = clock
+        # The last lines' (step, time): the compilation at the start soon leaves the estimate.
+        self._marks: deque[tuple[int, float]] = deque([(start, clock())], maxlen=20)
+        self._open_line = False
+
+    def line(self, step: int, images_per_second: float, metrics: Mapping[str, Any]) -> None:
+        """`step 120/400 | 12.3 images/s | ETA 3:20 | loss 1.23`; a metric `waiting` is a share."""
+        self._marks.append((step, self._clock()))
+        parts = [
+            f'step {step}/{self._total}',
+            f'{images_per_second:.1f} images/s',
+            f'ETA {format_duration(self._seconds_left())}',
+            *(_item(name, value) for name, value in metrics.items()),
+        ]
+        text = ' | '.join(parts)
+        if self._on_terminal():
+            columns = os.get_terminal_size(self._stream.fileno()).columns or 80
+            self._write(f'\r\x1b[K{text[: columns - 1]}')
+            self._open_line = True
+        else:
+            self._write(f'{text}\n')
+
+    def message(self, text: str) -> None:
+        """A line that stays, above the progress line."""
+        self.close()
+        self._write(f'{text}\n')
+
+    def close(self) -> None:
+        """End the progress line, so that what follows starts on a new one."""
+        if self._open_line:
+            self._write('\n')
+            self._open_line = False
+
+    def _seconds_left(self) -> float:
+        (first_step, first_time), (last_step, last_time) = self._marks[0], self._marks[-1]
+        if last_step <= first_step:
+            return math.nan
+        return (self._total - last_step) * (last_time - first_time) / (last_step - first_step)
+
+    def _on_terminal(self) -> bool:
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def _write(self, text: str) -> None:
+        if self._stream is None or self._stream.closed:
+            return
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except OSError:
+            _discard_output(self._stream)
+            self._stream = None
+
+
+def _discard_output(stream: TextIO) -> None:
+    """Point a broken stream at the null device: else Python fails once more when it exits."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

@@ -1,0 +1,92 @@
+"""What a finished run leaves behind: result.json, predictions and figures."""
+
+import pathlib
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from rank_ssl import logs, plots
+from rank_ssl.data import FIGURE, Examples, counter_rng
+from rank_ssl.evaluate import Evaluation
+from rank_ssl.train import Run
+
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow',
+            'tensorflow-datasets', 'opencv-python-headless')  # fmt: skip
+
+
+def finish(run: Run, *, params_sha256: str, best_step: int) -> dict[str, Any]:
+    """Evaluates the state's (best) parameters, writes all results and returns result.json.
+
+    This is the one place where the test split is read; with `config.evaluate_test` false the
+    predictions and figures are of the validation split.
+    """
+    config = run.config
+    records = run.splits.test if config.evaluate_test else run.splits.validation
+    progress = logs.Progress(len(records))
+    name = 'test' if config.evaluate_test else 'validation'
+
+    def show(done: int, total: int) -> None:
+        if done == total or done % max(1, total // 10) == 0:
+            progress.message(f'{name} {done}/{total}')
+
+    found = run.evaluator(
+        run.state.params,
+        Examples(records, config.task, config.seed),
+        draw=config.figure_count,
+        progress=show,
+    )
+    result = {
+        'steps': run.step,
+        'best_step': best_step,
+        **({f'test/{key}': v for key, v in found.metrics.items()} if config.evaluate_test else {}),
+        **{f'best/val/{key}': value for key, value in run.best['metrics'].items()},
+        **{f'final/val/{key}': value for key, value in run.last.items()},
+        'params_sha256': params_sha256,
+        **run_facts(run),
+    }
+    if jax.process_index() == 0:
+        found.write_csv(run.workdir / 'predictions.csv')
+        draw(run, found)
+        logs.write_json(run.workdir / 'result.json', result)
+    return result
+
+
+def run_facts(run: Run) -> dict[str, Any]:
+    """What a table has to name beside the numbers."""
+    config, splits = run.config, run.splits
+    device = jax.devices()[0]
+    return {
+        'regime': config.regime,
+        'seed': config.seed,
+        'skipped_steps': int(run.state.skipped),
+        'seconds': round(run.seconds, 3),
+        'images_per_second': round(run.images / run.seconds, 3) if run.seconds else None,
+        'labeled_images': len(splits.labeled),
+        'unlabeled_images': len(splits.unlabeled) if config.ranked else 0,
+        'validation_images': len(splits.validation),
+        'test_images': len(splits.test),
+        'partial_data': splits.partial,
+        'data_fingerprint': splits.fingerprint,
+        'compiled_eval_shapes': run.evaluator.compiled_shapes,
+        'device': f'{jax.device_count()} x {device.device_kind} ({device.platform})',
+        'processes': jax.process_count(),
+        'versions': {name: metadata.version(name) for name in PACKAGES},
+    }
+
+
+def draw(run: Run, found: Evaluation) -> None:
+    """The figures of a run: training curves, one ranked set, and the task's own of a split."""
+    folder = run.workdir / 'figures'
+    folder.mkdir(exist_ok=True)
+    task = run.config.task
+    figures = task.figures(found.drawn, found.predicted, found.true)
+    rows = logs.read_metrics(run.workdir / 'metrics.jsonl')
+    if rows:
+        figures['curves'] = plots.curves(rows)
+    if run.config.ranked:
+        rng = counter_rng(run.config.seed, FIGURE, 0, 0)
+        figures['ranked_set'] = task.ranked_figure(rng, run.splits.unlabeled[0])
+    for name, figure in figures.items():
+        plots.save(figure, pathlib.Path(folder / f'{name}.png'))
+

@@ -1,0 +1,186 @@
+"""The training step (eq. 5, 8, 17) (eq. 5, 8, 17): one forward, all pairs, one update."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, PartitionSpec
+
+from rank_ssl.errors import UserError
+from rank_ssl.parallel import make_mesh
+from rank_ssl.ranking import certainty, order_sign, pairwise_hinge_loss
+from rank_ssl.types import Batch, Task, TrainState
+
+Metrics = dict[str, jax.Array]
+
+
+def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> TrainState:
+    """The state before the first step."""
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        step=zero,
+        params=params,
+        opt_state=tx.init(params),
+        key=key,
+        skipped=zero,
+        bad_in_a_row=zero,
+        apply_fn=apply_fn,
+    )
+
+
+def forward(apply_fn: Callable, params: Any, image: jax.Array, keys: jax.Array) -> Any:
+    """f of every image of the mini-batch, each forwarded once. [G, M, H, W, 3] -> [G, M, ...]."""
+
+    def one(image: jax.Array, key: jax.Array) -> Any:
+        return apply_fn(params, image, key=key)
+
+    return jax.vmap(jax.vmap(one))(image, keys)
+
+
+def counts(batch: Batch) -> jax.Array:
+    """Labeled images, ranked images and comparable pairs of a batch. f32[3]."""
+    found = batch.labeled_where.sum(), batch.ranked_where.sum(), _pairs(batch).sum()
+    return jnp.stack([jnp.asarray(count, jnp.float32) for count in found])
+
+
+def normalizers(count: jax.Array, reduction: str) -> tuple[jax.Array, jax.Array]:
+    """What the sums of the two losses are multiplied with, `(regression, ranking)`.
+
+    paper: 1/N over labeled images (eq. 17) and the plain sum over pairs (eq. 8). caffe: 1/(2N), and
+    1/N over ranked images, as the released layers do. mean: per image and per comparable pair.
+    """
+    labeled, ranked, pairs = jnp.maximum(count, 1)
+    if reduction == 'paper':
+        return 1 / labeled, jnp.float32(1)
+    if reduction == 'caffe':
+        return 1 / (2 * labeled), 1 / ranked
+    if reduction == 'mean':
+        return 1 / labeled, 1 / pairs
+    raise UserError(f'config.reduction={reduction} is unknown; use paper, caffe, mean')
+
+
+def make_loss(
+    task: Task, apply_fn: Callable, *, rank_weight: float, margin: float
+) -> Callable[..., tuple[jax.Array, Metrics]]:
+    """`loss(params, batch, keys, scales) -> (L, its parts)`: L = L_reg + lambda L_rank (eq. 5)."""
+
+    def loss(
+        params: Any, batch: Batch, keys: jax.Array, scales: tuple[jax.Array, jax.Array]
+    ) -> tuple[jax.Array, Metrics]:
+        outputs = forward(apply_fn, params, batch.image, keys)
+        levels = batch.phi.shape[1]
+        ranked = jax.tree.map(lambda x: x[:, :levels], outputs)
+        labeled = jax.tree.map(lambda x: x[:, levels:], outputs)
+        of_pairs = {'segments': batch.segments, 'where': batch.ranked_where}
+
+        y = task.score(ranked)
+        hinge = pairwise_hinge_loss(y, batch.phi, margin=margin, **of_pairs)
+        error = jnp.where(batch.labeled_where, task.loss(labeled, batch.target), 0)
+
+        regression = scales[0] * error.sum()
+        ranking = scales[1] * hinge.sum()
+        total = regression + rank_weight * ranking
+
+        in_order = jnp.nan_to_num(certainty(y, batch.phi, **of_pairs)) * _pairs(batch)
+        parts = {'regression': regression, 'ranking': ranking, 'in_order': in_order.sum()}
+        return total, parts
+
+    return loss
+
+
+def make_train_step(
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    rank_weight: float,
+    margin: float,
+    reduction: str = 'paper',
+    mesh: Mesh | None = None,
+    parts: int = 1,
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The jitted `step(state, batch) -> (state, metrics)`: one forward, P, one update.
+
+    Groups lie on the mesh's 'data' axis; each device forwards its own and the gradients are added
+    in one all-reduce. A device may compute its groups in `parts` one after another (the same loss
+    and gradient, less memory). A step whose loss or gradient is not finite leaves parameters and
+    optimizer as they were and is counted. Metrics are scalars: loss, regression, ranking (both
+    without lambda), rank_accuracy (share of comparable pairs in the strictly right order; nan where
+    there is none), grad_norm.
+    """
+    mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
+
+    def gradients(
+        apply_fn: Callable, params: Any, batch: Batch, key: jax.Array
+    ) -> tuple[Metrics, Any]:
+        loss = make_loss(task, apply_fn, rank_weight=rank_weight, margin=margin)
+        count = jax.lax.psum(counts(batch), 'data')
+        scales = normalizers(count, reduction)
+        keys = _image_keys(key, batch.image.shape[:2])
+        (total, found), grads = _in_parts(loss, parts)(params, batch, keys, scales)
+        (total, found), grads = jax.lax.psum(((total, found), grads), 'data')
+        return {'loss': total, **found, 'pairs': count[2]}, grads
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        found, grads = jax.shard_map(
+            functools.partial(gradients, state.apply_fn),
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec('data'), PartitionSpec()),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )(state.params, batch, jax.random.fold_in(state.key, state.step))
+
+        norm = optax.global_norm(grads)
+        accuracy = found.pop('in_order') / found.pop('pairs')
+        finite = jnp.isfinite(found['loss']) & jnp.isfinite(norm)
+        updates, opt_state = tx.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+        bad = jnp.where(finite, 0, 1).astype(jnp.int32)
+
+        state = state.replace(
+            step=state.step + 1,
+            params=keep(params, state.params),
+            opt_state=keep(opt_state, state.opt_state),
+            skipped=state.skipped + bad,
+            bad_in_a_row=(state.bad_in_a_row + 1) * bad,
+        )
+        return state, {**found, 'rank_accuracy': accuracy, 'grad_norm': norm}
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def _pairs(batch: Batch) -> jax.Array:
+    """Comparable pairs of each group. f32[G]."""
+    sign = order_sign(batch.phi, segments=batch.segments, where=batch.ranked_where)
+    return (sign > 0).sum((-2, -1)).astype(jnp.float32)
+
+
+def _image_keys(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """A dropout key for each image, from its place in the whole batch: the same on any mesh."""
+    groups, items = shape
+    first = jax.lax.axis_index('data') * groups * items
+    place = first + jnp.arange(groups * items).reshape(groups, items)
+    return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, key)))(place)
+
+
+def _in_parts(loss: Callable, parts: int) -> Callable:
+    """`jax.value_and_grad(loss)`, the groups taken in equal parts one after another and summed."""
+    value_and_grad = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        return value_and_grad
+
+    def summed(params: Any, batch: Batch, keys: jax.Array, scales: Any) -> Any:
+        apart = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
+
+        def add(total: Any, part: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, value_and_grad(params, *part, scales)), None
+
+        first = jax.tree.map(lambda x: x[0], apart)
+        shapes = jax.eval_shape(value_and_grad, params, *first, scales)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.scan(add, zeros, apart)[0]
+
+    return summed

@@ -1,0 +1,5 @@
+"""One file per regression problem."""
+
+from rank_ssl.tasks.crowd import Crowd
+
+__all__ = ['Crowd']

@@ -1,0 +1,58 @@
+"""For every test: the CPU as device, one compilation cache, the real data, runs of main."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # The environment, not jax.config: runs started as processes inherit it, and jax is not yet
+    # imported here. A developer who sets JAX_PLATFORMS tests another device.
+    os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+    cache = getattr(config, 'cache', None)  # absent under -p no:cacheprovider
+    if cache is not None:
+        os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(cache.mkdir('jax')))
+        os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.3')
+
+
+@pytest.fixture(scope='session')
+def real_data() -> Path:
+    """The folder of real data sets: $RANK_SSL_DATA, else ../shared/data from the project's root."""
+    named = os.environ.get('RANK_SSL_DATA')
+    folder = Path(named) if named else ROOT.parent / 'shared' / 'data'
+    if not folder.is_dir():
+        where = f'RANK_SSL_DATA={named}' if named else '../shared/data, and RANK_SSL_DATA is unset'
+        pytest.skip(f'no real data: there is no folder {where}')
+    return folder.resolve()
+
+
+@pytest.fixture(scope='session')
+def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """run_main(args, env=None, timeout=300): `python -m rank_ssl.main ARGS` from the root, on CPU.
+
+    In `env` a value of None takes the variable away. Output is text; the exit code is not checked.
+    """
+
+    def run(
+        args: Sequence[str | os.PathLike[str]],
+        env: Mapping[str, str | None] | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess[str]:
+        variables = {**os.environ, 'JAX_PLATFORMS': 'cpu', **(env or {})}
+        command = [sys.executable, '-m', 'rank_ssl.main', *map(os.fspath, args)]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env={name: value for name, value in variables.items() if value is not None},
+            timeout=timeout,
+            capture_output=True,
+            text=True,
+        )
+
+    return run

@@ -1,0 +1,273 @@
+"""The metrics file, the rate meter and the progress line."""
+
+import io
+import json
+import math
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tensorboardX.proto import event_pb2
+
+from rank_ssl import logs
+from rank_ssl.errors import UserError
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def steps_of(path):
+    return [row['step'] for row in logs.read_metrics(path)]
+
+
+def test_lines_are_json_objects_with_the_step_first_and_on_disk_at_once(tmp_path):
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        log.write(3, {'train/loss': np.float32(0.5), 'train/pairs': jnp.asarray(40)})
+        text = (tmp_path / 'metrics.jsonl').read_text()
+    assert text == '{"step": 3, "train/loss": 0.5, "train/pairs": 40}\n'
+
+
+def test_numbers_that_json_lacks_are_null_and_read_as_nan(tmp_path):
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        log.write(0, {'a': math.nan, 'b': math.inf, 'c': np.float32('-inf'), 'd': 1.5})
+    path = tmp_path / 'metrics.jsonl'
+
+    def refuse(word):
+        raise AssertionError(f'{word} is not JSON')
+
+    row = json.loads(path.read_text(), parse_constant=refuse)
+    assert row == {'step': 0, 'a': None, 'b': None, 'c': None, 'd': 1.5}
+    (read,) = logs.read_metrics(path)
+    assert math.isnan(read['a']) and math.isnan(read['b']) and read['d'] == 1.5
+
+
+def test_a_resumed_run_drops_later_steps_and_a_torn_line(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        for step in range(6):
+            log.write(step, {'train/loss': step / 2})
+    before = path.read_bytes().splitlines(keepends=True)
+    with path.open('a') as file:
+        file.write('{"step": 6, "train/l')
+    with logs.MetricsLog(tmp_path, resume_step=3) as log:
+        assert path.read_bytes() == b''.join(before[:4])
+        log.write(4, {'train/loss': 9.0})
+    assert steps_of(path) == [0, 1, 2, 3, 4]
+
+
+def test_a_fresh_run_does_not_keep_an_older_runs_lines(tmp_path):
+    for _ in range(2):
+        with logs.MetricsLog(tmp_path, resume_step=None) as log:
+            log.write(0, {'train/loss': 1.0})
+    assert steps_of(tmp_path / 'metrics.jsonl') == [0]
+
+
+def test_read_metrics_leaves_out_a_torn_last_line_and_refuses_a_broken_one(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"step": 0}\n{"step": 1}\n{"st')
+    assert steps_of(path) == [0, 1]
+    for broken in ('nothing', '[1]', '{"loss": 1}', '{"step": null}'):
+        path.write_text(f'{{"step": 0}}\n{broken}\n{{"step": 1}}\n')
+        with pytest.raises(UserError, match=r'metrics\.jsonl, line 2 is not'):
+            logs.read_metrics(path)
+
+
+def board_events(folder: Path):
+    """Every event of every file; a record is length u64, crc u32, the event, crc u32."""
+    for path in sorted(folder.iterdir()):
+        data, at = path.read_bytes(), 0
+        while at < len(data):
+            length = int.from_bytes(data[at : at + 8], 'little')
+            yield event_pb2.Event.FromString(data[at + 12 : at + 12 + length])
+            at += length + 16
+
+
+def test_tensorboard_gets_the_finite_numbers_and_learns_of_the_resumption(tmp_path):
+    with logs.MetricsLog(tmp_path, resume_step=7) as log:
+        log.write(8, {'train/loss': 0.25, 'val/mae': math.nan})
+    events = list(board_events(tmp_path / 'tensorboard'))
+    scalars = [(e.step, v.tag, v.simple_value) for e in events for v in e.summary.value]
+    assert scalars == [(8, 'train/loss', 0.25)]
+    assert [e.step for e in events if e.HasField('session_log')] == [8]
+
+
+def test_write_json_takes_arrays_paths_and_what_is_not_finite(tmp_path):
+    path = tmp_path / 'result.json'
+    value = {'a': np.arange(3), 'b': jnp.float32(0.5), 'c': [math.nan, (1, None)], 'd': Path('x')}
+    logs.write_json(path, value)
+    assert json.loads(path.read_text()) == {
+        'a': [0, 1, 2],
+        'b': 0.5,
+        'c': [None, [1, None]],
+        'd': 'x',
+    }
+
+
+def test_write_json_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = tmp_path / 'result.json'
+    logs.write_json(path, {'old': 1})
+
+    def full_disk(_):
+        raise OSError('no space left')
+
+    monkeypatch.setattr(os, 'fsync', full_disk)
+    with pytest.raises(OSError, match='no space'):
+        logs.write_json(path, {'new': 1})
+    with pytest.raises(TypeError):
+        logs.write_json(path, {'new': object()})
+    assert json.loads(path.read_text()) == {'old': 1}
+    assert [entry.name for entry in tmp_path.iterdir()] == ['result.json']
+
+
+def test_the_rate_leaves_out_the_first_step_and_what_left_the_window():
+    clock = Clock()
+    meter = logs.RateMeter(window=3, clock=clock)
+    assert math.isnan(meter.images_per_second)
+    clock.now = 60.0
+    meter.add(10)
+    assert meter.images_per_second == pytest.approx(10 / 60)
+    for seconds in (1.0, 2.0, 2.0, 1.0):
+        clock.now += seconds
+        meter.add(10)
+    assert meter.images_per_second == pytest.approx(30 / 5)
+
+
+def test_the_waiting_share_counts_the_context_also_when_it_raises():
+    clock = Clock()
+    meter = logs.RateMeter(clock=clock)
+    for _ in range(2):
+        with meter.waiting():
+            clock.now += 1.0
+        clock.now += 3.0
+        meter.add(5)
+    assert meter.waiting_share == pytest.approx(0.25)
+    with pytest.raises(StopIteration), meter.waiting():
+        clock.now += 4.0
+        raise StopIteration
+    meter.add(5)
+    assert meter.waiting_share == pytest.approx(5 / 8)
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'text'),
+    [
+        (0, '0:00'),
+        (7.4, '0:07'),
+        (59.6, '1:00'),
+        (200, '3:20'),
+        (3600, '1:00:00'),
+        (2 * 86400 + 3 * 3600 + 4 * 60 + 5, '2 d 3:04:05'),
+        (86400, '1 d 0:00:00'),
+        (-1, '?'),
+        (math.nan, '?'),
+        (math.inf, '?'),
+    ],
+)
+def test_format_duration(seconds, text):
+    assert logs.format_duration(seconds) == text
+
+
+@given(st.integers(0, 10**7))
+def test_format_duration_says_every_second(seconds):
+    *days, clock = logs.format_duration(seconds).split(' d ')
+    total = 0
+    for part in clock.split(':'):
+        total = 60 * total + int(part)
+    assert total + 86400 * sum(map(int, days)) == seconds
+
+
+def test_a_progress_line_elsewhere_than_on_a_terminal():
+    clock, stream = Clock(), io.StringIO()
+    progress = logs.Progress(400, start=100, stream=stream, clock=clock)
+    clock.now = 20.0
+    metrics = {
+        'train/loss': 1.2345,
+        'train/rank_accuracy': jnp.float32(0.93),
+        'val/mae': math.nan,
+        'train/waiting': 0.012,
+    }
+    progress.line(110, 12.34, metrics)
+    progress.message('saved')
+    progress.close()
+    assert stream.getvalue() == (
+        'step 110/400 | 12.3 images/s | ETA 9:40 | loss 1.23 | rank accuracy 0.93 | val mae nan'
+        ' | waiting 1.2 %\nsaved\n'
+    )
+
+
+def test_the_estimate_forgets_a_slow_start():
+    clock, stream = Clock(), io.StringIO()
+    progress = logs.Progress(1000, stream=stream, clock=clock)
+    clock.now = 500.0
+    for step in range(1, 30):
+        progress.line(step, 1.0, {})
+        clock.now += 1.0
+    first, *_, last = stream.getvalue().splitlines()
+    assert first.endswith('ETA 5 d 18:45:00')
+    assert last.endswith(f'ETA {logs.format_duration(1000 - 29)}')
+
+
+def test_a_terminal_shows_one_line_rewritten_and_cut_to_its_width():
+    leader, follower = pty.openpty()
+    with os.fdopen(follower, 'w') as stream:
+        progress = logs.Progress(10, stream=stream)
+        progress.line(1, 5.0, {f'train/metric_{i}': i for i in range(30)})
+        progress.line(2, 5.0, {})
+        progress.message('saved')
+        shown = os.read(leader, 10000).decode()
+    os.close(leader)
+    _, first, second = shown.split('\r\x1b[K')
+    assert len(first) == 79 and first.startswith('step 1/10')
+    assert second.startswith('step 2/10') and second.endswith('\r\nsaved\r\n')
+
+
+RUN = """
+import sys
+from rank_ssl.logs import Progress
+progress = Progress(10000, stream={stream})
+for step in range(10000):
+    progress.line(step, 1.0, {{'train/loss': 1.0}})
+if {stream} is not None:
+    print('another line', file={stream}, flush=True)
+open(sys.argv[1], 'w').write('done')
+"""
+
+
+@pytest.mark.parametrize('name', ['stdout', 'stderr'])
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, name):
+    code = RUN.format(stream=f'sys.{name}')
+    end = tmp_path / 'end'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code, str(end)], **{name: subprocess.PIPE}, text=True
+    )
+    reader = getattr(process, name)
+    assert reader.readline().startswith('step 0/10000')
+    reader.close()
+    assert process.wait(timeout=60) == 0
+    assert end.read_text() == 'done'
+
+
+def test_a_closed_stream_does_not_end_the_run(tmp_path):
+    end = tmp_path / 'end'
+    code = RUN.format(stream='None')
+    command = f"exec '{sys.executable}' -c \"$1\" '{end}' 2>&-"
+    assert subprocess.run(['bash', '-c', command, 'bash', code], timeout=60).returncode == 0
+    assert end.read_text() == 'done'
+    stream = io.StringIO()
+    progress = logs.Progress(2, stream=stream)
+    stream.close()
+    progress.line(1, 1.0, {})
