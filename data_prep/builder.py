@@ -6,8 +6,8 @@ import contextlib
 import importlib
 import importlib.metadata
 import inspect
-import pathlib
 import io
+import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -20,17 +20,17 @@ from tensorflow_datasets.core import shuffle
 
 from data_prep import validate
 from data_prep.progress import Progress
-from data_prep.source import BadFile, Listing, Source, bad_files_message
+from data_prep.source import TINY_MARKER, BadFile, Listing, Source, bad_files_message, shortfall
 from rank_ssl.errors import UserError
 
 PACKAGES = ('tensorflow-datasets', 'array-record', 'numpy', 'scipy', 'pillow')
 
 
+class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """A TFDS builder whose examples come from `SOURCE`.
 
-class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A TFDS builder whose examples come from `SOURCE`; subclasses give VERSION, BUILDER_CONFIGS and _info.
-
-    `build` sets source, listing and report; in plain TFDS use they come from manual_dir and bad files are errors.
+    Subclasses give SOURCE, VERSION, BUILDER_CONFIGS and _info. `build` sets source, listing and
+    report; in plain TFDS use they come from manual_dir and bad files are errors.
     """
 
     SOURCE: ClassVar[type[Source]]
@@ -41,11 +41,14 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     @tfds.core.utils.classproperty
     @classmethod
     def code_path(cls) -> epath.Path:
-        """The builder's file; TFDS 4.9.10 looks for it with importlib_resources, which it doesn't require."""
+        """The builder's file.
+
+        TFDS 4.9.10 finds it through importlib_resources, a package it does not require.
+        """
         return epath.Path(inspect.getfile(cls))
 
     def features_info(self, features: dict[str, Any]) -> tfds.core.DatasetInfo:
-        """DatasetInfo with README.md and CITATIONS.bib beside the builder; examples keep their order."""
+        """DatasetInfo with the README.md and CITATIONS.bib beside the builder; order is kept."""
         return self.dataset_info_from_configs(
             features=tfds.features.FeaturesDict(features),
             license=self.SOURCE.license,
@@ -56,6 +59,8 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         if self.source is None:
             self.source = self._source_in(dl_manager)
             self.listing = self.source.items()
+            if missing := shortfall(self.source, self.listing):
+                raise UserError(f'{self.name} in {self.source.folder} is incomplete: {missing}')
         report = self.report or Report(self.source, self.listing or {}, on_bad='error')
         return {split: self._generate_examples(report, split) for split in self.listing or {}}
 
@@ -71,9 +76,11 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, report: Report, split: str) -> Iterator[tuple[int, Any]]:
         yield from report.examples(split)
+        if self.report is None:
+            report.check()
 
 
-def crowd_features() -> dict[str, Any]:
+def crowd_features_spec() -> dict[str, Any]:
     """The features every counting set has; points are (x, y) in px inside the image."""
     return {
         'image': tfds.features.Image(doc='encoded bytes as published'),
@@ -142,6 +149,7 @@ class Report:
             'fingerprint': fingerprint,
             'options': source.values,
             'source': str(source.folder.resolve()) if source.folder else None,
+            'made': bool(source.folder and (source.folder / TINY_MARKER).exists()),
             'partial': partial,
             'expected': expected,
             'splits': self.splits,
@@ -156,12 +164,14 @@ class Report:
 
 
 class _Spool(shuffle.Shuffler):
-    """TFDS's Shuffler for ordered examples, whose records wait in a file: it would hold 1 GiB in memory
-    and then go to disk through TensorFlow, which isn't installed."""
+    """TFDS's Shuffler for ordered examples, with the records in a file.
+
+    TFDS's own holds up to 1 GiB in memory, then writes through TensorFlow, which isn't installed.
+    """
 
     def __init__(self, dirpath: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(dirpath, *args, **kwargs)
-        self._file = tempfile.TemporaryFile(dir=dirpath)
+        self._file = tempfile.TemporaryFile(dir=dirpath)  # noqa: SIM115 (closed in _iter_mem)
 
     def _add_to_mem_buffer(self, hkey: int, data: bytes) -> None:
         self._mem_buffer.append((hkey, self._file.tell(), len(data)))
@@ -174,7 +184,9 @@ class _Spool(shuffle.Shuffler):
         self._file.close()
 
 
-def build(source: Source, listing: Listing, folder: pathlib.Path, *, on_bad: str) -> tuple[pathlib.Path, Report]:
+def build(
+    source: Source, listing: Listing, folder: pathlib.Path, *, on_bad: str
+) -> tuple[pathlib.Path, Report]:
     """Writes the set below `folder` and returns its TFDS version folder with the report.
 
     Raises UserError for bad files unless `on_bad` is 'skip'.

@@ -1,4 +1,4 @@
-"""MATLAB files (up to version 7.2) read in a child process that a damaged file may crash or hang."""
+"""MATLAB files up to version 7.2, read in a child process that a damaged one may crash."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HDF5_SIGNATURE = b'\x89HDF\r\n\x1a\n'
 
 
 class MatReader:
-    """Reads .mat files through one long-lived child, started when first needed and after a crash."""
+    """Reads .mat files through one long-lived child, started when needed and after a crash."""
 
     def __init__(self, *, timeout: float = TIMEOUT, worker: pathlib.Path = WORKER) -> None:
         self.timeout = timeout
@@ -43,7 +43,7 @@ class MatReader:
             self._child = None
 
     def read(self, path: pathlib.Path) -> dict[str, Any]:
-        """Variables by name: numbers as arrays, cells as object arrays, structs as object arrays of dicts.
+        """Variables by name: arrays of numbers, object arrays (cells) or of dicts (structs).
 
         Raises BadFile that names the path for a file that is unreadable, damaged or of version 7.3.
         """
@@ -67,7 +67,7 @@ class MatReader:
             raise BadFile(f'{path}: damaged, it crashed the reading process ({reason})') from None
 
     def _start(self) -> subprocess.Popen[bytes]:
-        # -P keeps this folder out of the child's sys.path; one thread keeps its address space small.
+        # -P keeps this folder out of the child's sys.path; one thread, a small address space.
         self._child = subprocess.Popen(
             [sys.executable, '-P', str(self.worker)],
             stdin=subprocess.PIPE,
@@ -94,7 +94,7 @@ class MatReader:
 
 
 def check_version(path: pathlib.Path) -> None:
-    """Raises BadFile where the file is unreadable or of MATLAB 7.3 (HDF5), which scipy can't read."""
+    """Raises BadFile for an unreadable file and for MATLAB 7.3 (HDF5), which scipy can't read."""
     try:
         with path.open('rb') as file:
             head = file.read(520)
@@ -127,14 +127,14 @@ def _leaf(item: Any) -> Any:
 
 
 def unwrap(value: Any) -> Any:
-    """The content of cells and structs of one element, however deep: MATLAB wraps scalars in [1, 1]."""
+    """What lies inside nested [1, 1] cells and structs, in which MATLAB wraps single values."""
     while isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
         value = value.item()
     return value
 
 
 def as_points(value: Any, path: pathlib.Path) -> np.ndarray:
-    """Points f64[P, 2] from a MATLAB matrix; an empty matrix of any shape is no point. Raises BadFile."""
+    """Points f64[P, 2] from a matrix; an empty one of any shape holds none. Raises BadFile."""
     array = np.asarray(unwrap(value))
     if array.size == 0:
         return np.zeros((0, 2))

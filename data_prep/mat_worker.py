@@ -1,6 +1,7 @@
-"""Child process that reads MATLAB files: one path (JSON) per line in, one reply (JSON) per line out.
+"""Child process that reads MATLAB files: a path per line in, a reply per line out, both JSON.
 
-Run by path, never imported: scipy.io.loadmat can crash its process on a damaged file, so it gets one of its own.
+Run by path, never imported: scipy.io.loadmat can crash its process on a damaged file, so it gets
+one of its own.
 """
 
 import base64
@@ -23,9 +24,17 @@ def plain(value):
         items = [{name: plain(item[name]) for name in fields} for item in value.ravel()]
         return {'kind': 'struct', 'shape': value.shape, 'items': items}
     if value.dtype.kind == 'O':
-        return {'kind': 'cell', 'shape': value.shape, 'items': [plain(item) for item in value.ravel()]}
+        return {
+            'kind': 'cell',
+            'shape': value.shape,
+            'items': [plain(item) for item in value.ravel()],
+        }
     if value.dtype.kind == 'U':
-        return {'kind': 'text', 'shape': value.shape, 'items': [str(item) for item in value.ravel()]}
+        return {
+            'kind': 'text',
+            'shape': value.shape,
+            'items': [str(item) for item in value.ravel()],
+        }
     data = base64.b64encode(np.ascontiguousarray(value).tobytes()).decode()
     return {'kind': 'number', 'shape': value.shape, 'dtype': value.dtype.str, 'data': data}
 

@@ -1,7 +1,8 @@
 """Prepares one data set: `python -m data_prep.prepare NAME --manual_dir=DIR`.
 
-The last line on stdout is the absolute path of the prepared TFDS version folder; all else goes to stderr. A person's
-mistake ends with exit code 2 and one line on stderr, below it the expected folder tree where that helps.
+The last line on stdout is the absolute path of the prepared TFDS version folder; all else goes to
+stderr. A person's mistake ends with exit code 2 and one line on stderr, below it the expected
+folder tree where that helps.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, or 2 for a person's mistake."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         print(prepare(parse(argv)), flush=True)
         return 0
     except UserError as error:
         first, *rest = str(error).splitlines()
         say('\n'.join([f'error: {first}', *(f'  {line}' for line in rest)]))
+        return 2
+    except OSError as error:
+        say(f'error: {error.filename or "system"}: {error.strerror or error}')
         return 2
     except KeyboardInterrupt:
         say('interrupted: nothing was kept')
@@ -78,7 +81,7 @@ def prepare(args: argparse.Namespace) -> pathlib.Path:
 def _tiny(
     source: type[Source], config: str, options: dict[str, int], args: argparse.Namespace
 ) -> tuple[str, dict[str, int]]:
-    """Makes the tiny set, points `args` at it and returns the config and options to prepare it with."""
+    """Makes the tiny set, points `args` at it and returns the config and options it needs."""
     from data_prep import tiny
 
     if not source.needs_folder:
@@ -109,7 +112,9 @@ def _fallback(
     if source.folder_is_identity:
         here = str(pathlib.Path(manual_dir).expanduser().resolve()) if manual_dir else None
         copies = [copy for copy in copies if copy.record['source'] == here]
-    usable = [copy for copy in copies if args.allow_partial or not copy.record['partial']]
+    copies = [copy for copy in copies if not copy.record['made']]
+    usable = [copy for copy in copies if not copy.record['partial']]
+    usable = usable or (copies if args.allow_partial else [])
     where = f'is not in {manual_dir}' if manual_dir else 'needs --manual_dir (or $RANK_SSL_DATA)'
     if len(usable) == 1:
         say(f'{source.name} {config} {where}: using the copy prepared before')
@@ -167,13 +172,15 @@ def summary(record: dict[str, Any]) -> list[str]:
 
 
 def _accept(prepared: Prepared, on_bad: str) -> pathlib.Path:
-    """The path of a prepared copy, or a UserError where it was made without bad files that now are errors."""
+    """The path of a prepared copy; UserError where it lacks bad files that now are errors."""
     record = prepared.record
     label = f'{record["name"]} {record["config"]}'
     if record['bad_files'] and on_bad == 'error':
         bad = record['bad_files']
         raise UserError(sources.bad_files_message(label, bad))
-    if record['partial']:
+    if record['made']:
+        say(f'{label}: tiny made images, for trying things out only')
+    elif record['partial']:
         have = ', '.join(
             f'{split} {record["splits"].get(split, 0)} of {n}'
             for split, n in record['expected'].items()
@@ -183,4 +190,5 @@ def _accept(prepared: Prepared, on_bad: str) -> pathlib.Path:
 
 
 if __name__ == '__main__':
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary folders go
     sys.exit(main())

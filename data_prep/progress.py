@@ -32,7 +32,12 @@ class Progress:
         rate = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate
         line = f'{self.label}: {self.done}/{self.total}, {rate:.1f}/s, {left:.0f} s left'
-        print(f'\r{line}\x1b[K' if self.terminal else line, end='' if self.terminal else '\n', file=sys.stderr, flush=True)
+        print(
+            f'\r{line}\x1b[K' if self.terminal else line,
+            end='' if self.terminal else '\n',
+            file=sys.stderr,
+            flush=True,
+        )
 
     def close(self) -> None:
         """Prints the closing line: number, seconds and rate."""

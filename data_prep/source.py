@@ -1,7 +1,8 @@
 """What a data set is before TFDS sees it: its files, its checks and its examples.
 
-A data set is one folder in `data_prep/`: `source.py` holds a subclass of `Source` (light to import: nothing but
-the standard library at module level), `NAME.py` the TFDS builder made from it, beside README.md and CITATIONS.bib.
+A data set is one folder in `data_prep/`: `source.py` holds a subclass of `Source` (light to import:
+the standard library alone at module level) under the name SOURCE, `NAME.py` the TFDS builder made
+from it, beside README.md and CITATIONS.bib.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 BAD_SHOWN = 20
+TINY_MARKER = '.tiny.json'  # stands in a folder of tiny made images
 
 Listing = dict[str, list['Item']]
 
@@ -28,7 +30,10 @@ class BadFile(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """One example to be read: `files` are what the fingerprint covers, `problem` a fault known from names alone."""
+    """One example to be read.
+
+    `files` are what the fingerprint covers, `problem` is a fault known from file names alone.
+    """
 
     id: str
     files: tuple[pathlib.Path, ...] = ()
@@ -38,7 +43,7 @@ class Item:
 class Source:
     """Base class of a data set's reader; used as a context manager while examples are read.
 
-    `folder` is what `locate` found (None for a set that is drawn), `options` the values of `OPTIONS`.
+    `folder` is what `locate` found, None for a set that is drawn.
     """
 
     name: ClassVar[str]
@@ -155,7 +160,7 @@ def bad_files_message(label: str, bad: list[str]) -> str:
 
 
 def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
-    """A file's bytes as they are and its decoded pixels u8[H, W, 3]; raises BadFile with the path."""
+    """A file's bytes and its decoded pixels u8[H, W, 3]; raises BadFile with the path."""
     from rank_ssl.ops import images
 
     try:
@@ -166,3 +171,32 @@ def read_image(path: pathlib.Path) -> tuple[bytes, np.ndarray]:
         return data, images.decode(data)
     except images.ImageError as error:
         raise BadFile(f'{path}: {error}') from error
+
+
+def crowd_features(
+    source: Source, id: str, data: bytes, image: np.ndarray, points: np.ndarray
+) -> dict[str, Any]:
+    """The features of a counting example from its bytes, pixels and annotated points [P, 2].
+
+    `count` is P; `points` leaves out those more than a pixel off the image, whose number is
+    `outside`. Points off the image are noted in `source.notes`.
+    """
+    import numpy as np
+
+    from rank_ssl.ops import density
+
+    height, width = image.shape[:2]
+    cleaned, outside = density.clean_points(points, (height, width))
+    off = np.any((points < 0) | (points > (width, height)), axis=1).sum()
+    if off:
+        moved = int(off) - outside
+        source.notes.append(f'{id}: {outside} points off the image dropped, {moved} moved onto it')
+    return {
+        'image': data,
+        'id': id,
+        'points': cleaned,
+        'count': len(points),
+        'outside': outside,
+        'height': height,
+        'width': width,
+    }

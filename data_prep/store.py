@@ -1,7 +1,8 @@
-"""Where prepared sets lie: DATA_DIR/NAME/CONFIG/FINGERPRINT/VERSION/, complete where prepared.json is.
+"""Prepared sets lie in DATA_DIR/NAME/CONFIG/FINGERPRINT/VERSION/, complete where prepared.json is.
 
-The fingerprint is a short SHA-256 over the builder's version, its options and, per source file, the relative path,
-the size and the content's SHA-256; for sets above CONTENT_LIMIT the modification time stands in for the content.
+The fingerprint is a short SHA-256 over the builder's version, its options and, per source file, the
+relative path, the size and the content's SHA-256; for sets above CONTENT_LIMIT the modification
+time stands in for the content.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any
 from data_prep.source import Listing, Source
 from rank_ssl.errors import UserError
 
-CONTENT_LIMIT = 1 << 30  # bytes: hashing 1 GiB takes .7 s, what a start that finds all prepared may cost
+CONTENT_LIMIT = (
+    1 << 30
+)  # bytes: hashing 1 GiB takes .7 s, what a start that finds all prepared may cost
 RECORD = 'prepared.json'
 
 
@@ -110,13 +113,13 @@ class Place:
 
 @contextlib.contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Holds the place's lock; a second process says so and waits. The lock goes with its process."""
+    """Holds the place's lock; a second process says so and waits. It ends with its process."""
     try:
         place.root.mkdir(parents=True, exist_ok=True)
         file = place.lock.open('a+', encoding='utf-8')
     except OSError as error:
         raise UserError(
-            f'--data_dir: {place.root} is not a writable folder ({error.strerror}); name another one'
+            f'--data_dir: {place.root} is not a writable folder ({error.strerror}); name another'
         ) from error
     with file:
         try:
@@ -134,7 +137,7 @@ def locked(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder(place: Place) -> Iterator[pathlib.Path]:
-    """An empty folder beside the final one, gone at the end; what a killed process left is removed first."""
+    """An empty folder beside the final one, gone at the end, emptied of a killed one's files."""
     shutil.rmtree(place.temporary, ignore_errors=True)
     try:
         place.temporary.mkdir()

@@ -7,10 +7,9 @@ import pathlib
 
 import numpy as np
 
-from data_prep.source import Source
+from data_prep.source import TINY_MARKER, Source
 from rank_ssl.errors import UserError
 
-MARKER = '.tiny.json'
 SHAPES = ((64, 96), (72, 96), (64, 80))  # (H, W) px
 SPLITS = ('train', 'test')
 
@@ -22,23 +21,33 @@ def sizes(count: int) -> dict[str, int]:
     return {'train': count, 'test': max(2, count // 2)}
 
 
-def drawn(source: type[Source], options: dict[str, int], *, count: int) -> tuple[str, dict[str, int]]:
+def drawn(
+    source: type[Source], options: dict[str, int], *, count: int
+) -> tuple[str, dict[str, int]]:
     """The config and options of a drawn set's tiny version."""
     return 'tiny', {**sizes(count), **options}
 
 
-def write(source: type[Source], folder: pathlib.Path, *, config: str, count: int, seed: int) -> None:
+def write(
+    source: type[Source], folder: pathlib.Path, *, config: str, count: int, seed: int
+) -> None:
     """Writes the set's tiny version into a new or empty folder; one written before alike is kept.
 
     Raises UserError for a folder with other content, so that made images never mix with real ones.
     """
-    marker = folder / MARKER
-    wanted = {'name': source.name, 'version': source.version, 'config': config, 'seed': seed, **sizes(count)}
+    marker = folder / TINY_MARKER
+    wanted = {
+        'name': source.name,
+        'version': source.version,
+        'config': config,
+        'seed': seed,
+        **sizes(count),
+    }
     if marker.is_file() and json.loads(marker.read_text()) == wanted:
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
-            f'--tiny_dir={folder} must be new or empty, or hold this same tiny set; name another one'
+            f'--tiny_dir={folder} must be new, empty or hold this same tiny set; name another'
         )
     folder.mkdir(parents=True, exist_ok=True)
     source.write_tiny(folder, config=config, count=count, seed=seed)
@@ -51,7 +60,10 @@ def crowd(*, count: int, seed: int) -> dict[str, list[tuple[bytes, np.ndarray]]]
     Every third one is grayscale; the last train image of two or more has no person.
     """
     return {
-        split: [_image(split, i, seed, empty=split == 'train' and 0 < i == number - 1) for i in range(number)]
+        split: [
+            _image(split, i, seed, empty=split == 'train' and 0 < i == number - 1)
+            for i in range(number)
+        ]
         for split, number in sizes(count).items()
     }
 

@@ -1,4 +1,4 @@
-"""Near-duplicate images inside and across splits: equal bytes, or close 64-bit dHash and alike thumbnails."""
+"""Near-duplicate images: equal bytes, or close 64-bit dHash and alike thumbnails."""
 
 from __future__ import annotations
 

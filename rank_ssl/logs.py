@@ -264,7 +264,7 @@ class Progress:
 
 
 def _discard_output(stream: TextIO) -> None:
-    """Point a broken stream at the null device: else Python fails once more when it exits."""
+    """Point a broken stream at the null device: else the next print to it fails too."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -50,3 +50,16 @@ def to_devices(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(
         lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), batch
     )
+
+
+def replicate(tree: Any, mesh: Any) -> Any:
+    """Every array whole on every device of every process."""
+    whole = replicated(mesh)
+
+    def place(array: Any) -> Any:
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(place(jax.random.key_data(array)))
+        host = np.asarray(array)
+        return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
+
+    return jax.tree.map(place, tree)

@@ -19,14 +19,15 @@ Metrics = dict[str, jax.Array]
 
 def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> TrainState:
     """The state before the first step."""
-    zero = jnp.zeros((), jnp.int32)
+    # Three arrays: the step donates its input, and a buffer can be given away once.
+    step, skipped, bad = (jnp.zeros((), jnp.int32) for _ in range(3))
     return TrainState(
-        step=zero,
+        step=step,
         params=params,
         opt_state=tx.init(params),
         key=key,
-        skipped=zero,
-        bad_in_a_row=zero,
+        skipped=skipped,
+        bad_in_a_row=bad,
         apply_fn=apply_fn,
     )
 
@@ -132,7 +133,7 @@ def make_train_step(
             check_vma=False,
         )(state.params, batch, jax.random.fold_in(state.key, state.step))
 
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         accuracy = found.pop('in_order') / found.pop('pairs')
         finite = jnp.isfinite(found['loss']) & jnp.isfinite(norm)
         updates, opt_state = tx.update(grads, state.opt_state, state.params)

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from rank_ssl import checkpoint, logs, parallel
 from rank_ssl.config import HARMLESS, Config, differences
@@ -65,7 +64,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     evaluator = Evaluator(
         config.task, apply_fn, mesh, batch=config.eval_batch, threads=config.data.threads
     )
-    return Run(config, workdir, splits, mesh, tx, _replicated(state, mesh), evaluator)
+    return Run(config, workdir, splits, mesh, tx, parallel.replicate(state, mesh), evaluator)
 
 
 def resume(run: Run) -> int | None:
@@ -78,7 +77,7 @@ def resume(run: Run) -> int | None:
         return None
     step, state, meta = found
     _check_same_run(run, meta)
-    run.state = _replicated(state, run.mesh)
+    run.state = parallel.replicate(state, run.mesh)
     run.best, run.last, run.seconds = meta['best'], meta['last'], meta['seconds']
     run.images = meta['images']
     run.position = base64.b64decode(meta['data_position'])
@@ -93,7 +92,7 @@ def restore_best(run: Run) -> int:
             f'{run.workdir / "best"} holds no checkpoint: train first (config.mode=train)'
         )
     step, tree, _ = found
-    run.state = run.state.replace(params=_replicated(tree['params'], run.mesh))
+    run.state = run.state.replace(params=parallel.replicate(tree['params'], run.mesh))
     return step
 
 
@@ -298,15 +297,3 @@ def _signals() -> Iterator[list[int]]:
         for number, handler in old.items():
             signal.signal(number, handler)
 
-
-def _replicated(tree: Any, mesh: Any) -> Any:
-    """Every array whole on every device of every process."""
-    whole = parallel.replicated(mesh)
-
-    def place(array: Any) -> Any:
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-            return jax.random.wrap_key_data(place(jax.random.key_data(array)))
-        host = np.asarray(array)
-        return jax.make_array_from_callback(host.shape, whole, lambda index: host[index])
-
-    return jax.tree.map(place, tree)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pty
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -228,7 +229,10 @@ def test_a_terminal_shows_one_line_rewritten_and_cut_to_its_width():
         progress.line(1, 5.0, {f'train/metric_{i}': i for i in range(30)})
         progress.line(2, 5.0, {})
         progress.message('saved')
-        shown = os.read(leader, 10000).decode()
+        shown = ''
+        while not shown.endswith('saved\r\n'):  # a terminal hands over what it has so far
+            assert select.select([leader], [], [], 30)[0], shown
+            shown += os.read(leader, 10000).decode()
     os.close(leader)
     _, first, second = shown.split('\r\x1b[K')
     assert len(first) == 79 and first.startswith('step 1/10')

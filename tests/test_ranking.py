@@ -23,6 +23,9 @@ from rank_ssl import ranking
 SHAPES = [(7,), (3, 5), (2, 2, 3)]  # few, since every new shape compiles
 
 
+loss_and_gradient = jax.jit(jax.value_and_grad(ranking.pairwise_hinge_loss))
+
+
 @pytest.fixture(autouse=True)
 def strict_ranks() -> Iterator[None]:
     with jax.numpy_rank_promotion('raise'):
@@ -181,7 +184,7 @@ def test_certainty_takes_equal_scores_for_wrong_and_nan_for_no_pair():
 @pytest.mark.parametrize('margin', [0.0, 1.0])
 def test_gradient_on_the_kink_is_zero(margin, shift, want):
     scores, phi = jnp.array([2.0 + shift, 2.0 + margin]), jnp.array([0, 1])
-    loss, gradient = jax.value_and_grad(ranking.pairwise_hinge_loss)(scores, phi, margin=margin)
+    loss, gradient = loss_and_gradient(scores, phi, margin=margin)
     assert loss == shift
     np.testing.assert_array_equal(gradient, want)
 
@@ -202,9 +205,7 @@ def test_no_item_and_single_items_cost_nothing(shape):
 )
 def test_no_pair_left_has_zero_loss_and_gradient(options):
     scores, phi = jnp.array([4.0, 3.0, 2.0, 1.0]), jnp.arange(4)
-    loss, gradient = jax.value_and_grad(ranking.pairwise_hinge_loss)(
-        scores, phi, margin=1.0, **options
-    )
+    loss, gradient = loss_and_gradient(scores, phi, margin=1.0, **options)
     assert loss == 0
     np.testing.assert_array_equal(gradient, np.zeros(4))
     assert np.isnan(ranking.certainty(scores, phi, **options))
@@ -215,8 +216,7 @@ def test_no_pair_left_has_zero_loss_and_gradient(options):
 def test_masked_items_cannot_poison_the_rest(poison, jit):
     scores, phi = np.array([2.0, 0.0, 1.0, 0.5, 0.0]), np.array([0.0, 1.0, 2.0, 3.0, 4.0])
     where = np.array([True, False, True, True, False])
-    loss_of = jax.value_and_grad(ranking.pairwise_hinge_loss)
-    loss_of = jax.jit(loss_of) if jit else loss_of
+    loss_of = loss_and_gradient if jit else jax.value_and_grad(ranking.pairwise_hinge_loss)
     want, expected = loss_of(scores[where], phi[where], margin=1.0)
     bad_scores, bad_phi = np.where(where, scores, poison), np.where(where, phi, np.nan)
     for order in (phi, bad_phi):
@@ -237,17 +237,16 @@ def test_nan_in_a_kept_score_shows_in_the_loss():
 def test_flat_masked_form_equals_the_grouped_form_summed():
     rng = np.random.default_rng(3)
     scores, phi = rng.normal(size=(6, 5)), rng.integers(0, 4, (6, 5))
-    where = rng.random((6, 5)) < 0.8
-    flat = np.repeat(np.arange(6), 5)
+    where, flat = rng.random((6, 5)) < 0.8, np.repeat(np.arange(6), 5)
+
+    def grouped_loss(s):
+        return ranking.pairwise_hinge_loss(s, phi, margin=0.7, where=where).sum()
+
     with jax.enable_x64(True):
-        grouped, gradient = jax.value_and_grad(
-            lambda s: ranking.pairwise_hinge_loss(s, phi, margin=0.7, where=where).sum()
-        )(jnp.asarray(scores))
-        loss, flat_gradient = jax.value_and_grad(
-            lambda s: ranking.pairwise_hinge_loss(
-                s, phi.ravel(), margin=0.7, segments=flat, where=where.ravel()
-            )
-        )(jnp.asarray(scores.ravel()))
+        grouped, gradient = jax.jit(jax.value_and_grad(grouped_loss))(scores)
+        loss, flat_gradient = loss_and_gradient(
+            scores.ravel(), phi.ravel(), margin=0.7, segments=flat, where=where.ravel()
+        )
     np.testing.assert_allclose(loss, grouped, rtol=1e-14)
     np.testing.assert_array_equal(flat_gradient.reshape(6, 5), gradient)
 
@@ -256,7 +255,9 @@ def test_backward_pass_is_the_hinge_matrix(monkeypatch):
     matrix = ranking.hinge_matrix
     monkeypatch.setattr(ranking, 'hinge_matrix', lambda *args, **kw: 10 * matrix(*args, **kw))
     scores, phi = jnp.array([[3.0, 2.0, 1.0]]), jnp.array([[0, 1, 2]])
-    gradient = jax.grad(lambda s: ranking.pairwise_hinge_loss(s, phi, margin=1.0).sum())(scores)
+    gradient = jax.jit(jax.grad(lambda s: ranking.pairwise_hinge_loss(s, phi, margin=1.0).sum()))(
+        scores
+    )
     np.testing.assert_array_equal(gradient, [[20, 0, -20]])
 
 
@@ -266,10 +267,10 @@ def test_only_the_scores_get_a_gradient():
     def loss(s, p, m):
         return ranking.pairwise_hinge_loss(s, p, margin=m)
 
-    by_scores, by_phi, by_margin = jax.grad(loss, (0, 1, 2))(scores, phi, 1.0)
+    by_scores, by_phi, by_margin = jax.jit(jax.grad(loss, (0, 1, 2)))(scores, phi, 1.0)
     np.testing.assert_array_equal(by_scores, [2, 0, -2])
     assert not by_phi.any() and by_margin == 0
-    np.testing.assert_array_equal(jax.hessian(loss)(scores, phi, 1.0), np.zeros((3, 3)))
+    np.testing.assert_array_equal(jax.jit(jax.hessian(loss))(scores, phi, 1.0), np.zeros((3, 3)))
 
 
 def test_jit_and_vmap_change_nothing():
@@ -285,12 +286,12 @@ def test_jit_and_vmap_change_nothing():
 
     rows = (phi, segments, where)
     want, expected = jax.value_and_grad(total)(scores, loss, *rows)
-    for f in (jax.vmap(loss), jax.jit(loss), jax.jit(jax.vmap(loss))):
+    for f in (jax.jit(loss), jax.jit(jax.vmap(loss))):
         value, gradient = jax.value_and_grad(total)(scores, f, *rows)
         np.testing.assert_allclose(value, want, rtol=1e-6)
         np.testing.assert_array_equal(gradient, expected)
     np.testing.assert_array_equal(
-        jax.vmap(jax.grad(loss))(scores, *rows) * jnp.arange(1.0, 5.0)[:, None], expected
+        jax.jit(jax.vmap(jax.grad(loss)))(scores, *rows) * jnp.arange(1.0, 5.0)[:, None], expected
     )
     margins = jnp.array([0.0, 0.5, 2.0])
     by_margin = jax.jit(jax.vmap(loss, (None, None, None, None, 0)))(scores, *rows, margins)
@@ -322,7 +323,7 @@ def test_results_have_the_dtype_of_the_scores(dtype, margin):
 def test_sixteen_bit_scores_are_compared_in_float32():
     # In bfloat16 the difference -254.9921875 would round to -255, onto the kink.
     scores, phi = jnp.array([1.0078125, 256.0], jnp.bfloat16), jnp.array([0, 1])
-    loss, gradient = jax.value_and_grad(ranking.pairwise_hinge_loss)(scores, phi, margin=255.0)
+    loss, gradient = loss_and_gradient(scores, phi, margin=255.0)
     assert loss == 0.0078125
     np.testing.assert_array_equal(gradient.astype(float), [1, -1])
 

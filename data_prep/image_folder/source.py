@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     import numpy as np
 
 SUFFIXES = frozenset(
-    '.jpg .jpeg .jpe .jfif .png .bmp .dib .gif .tif .tiff .webp .ppm .pgm .pbm .pnm .jp2 .j2k .jpx'.split()
+    ('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.gif', '.tif', '.tiff', '.webp')
+    + ('.ppm', '.pgm', '.pbm', '.pnm')
 )
 
 
 class ImageFolderSource(Source):
-    """One split `train` of the images below manual_dir, sorted by relative path, which is the id."""
+    """One split `train` of the images below manual_dir; the relative path is the id."""
 
     name = 'image_folder'
     version = '1.0.0'
@@ -54,7 +55,7 @@ class ImageFolderSource(Source):
                 f'{self.tree(self.config)}'
             )
         if others:
-            self.notes.append(f'ignored {others} files that are not images')
+            self.notes.append(f'ignored {others} files that have no suffix of a readable image')
         return {'train': [Item(_text(path, self.folder), (path,)) for path in paths]}
 
     def read(self, item: Item, split: str, index: int) -> tuple[dict[str, Any], np.ndarray]:
@@ -66,7 +67,8 @@ class ImageFolderSource(Source):
 def walk(folder: pathlib.Path) -> tuple[list[pathlib.Path], int]:
     """Image files below `folder` in sorted order and the number of other files.
 
-    Follows links to folders, each real folder once, so that a loop of links ends; skips hidden names.
+    Follows links to folders, but reads each real folder once, so that a loop of links ends; skips
+    hidden names.
     """
     paths: list[pathlib.Path] = []
     others = 0

@@ -9,7 +9,9 @@ import scipy.io
 
 from data_prep import tiny
 
-HEADER_TEXT = 116  # bytes of free text in a .mat file; scipy writes the date, which differs each time
+HEADER_TEXT = (
+    116  # bytes of free text in a .mat file; scipy writes the date, which differs each time
+)
 
 
 def write(part: pathlib.Path, *, count: int, seed: int) -> None:
@@ -24,7 +26,7 @@ def write(part: pathlib.Path, *, count: int, seed: int) -> None:
 
 
 def write_annotation(path: pathlib.Path, points: np.ndarray, *, count: int | None = None) -> None:
-    """One GT_IMG_n.mat: a cell that holds a struct of the points and their number. points [P, 2] as (x, y) px."""
+    """Writes one GT_IMG_n.mat: a cell of a struct of points [P, 2], (x, y) px, and count."""
     record = np.empty((1, 1), [('location', object), ('number', object)])
     number = len(points) if count is None else count
     record[0, 0] = (np.asarray(points, np.float64), np.array([[number]], np.uint16))

@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from data_prep.builder import SourceBuilder, crowd_features
+from data_prep.builder import SourceBuilder, crowd_features_spec
 from data_prep.shanghaitech.source import ShanghaitechSource
 
 
@@ -16,4 +16,4 @@ class Shanghaitech(SourceBuilder):
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in ShanghaitechSource.configs]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.features_info(crowd_features())
+        return self.features_info(crowd_features_spec())

@@ -1,4 +1,4 @@
-"""Reads ShanghaiTech as published: IMG_n.jpg with GT_IMG_n.mat, in either spelling of its folders."""
+"""Reads ShanghaiTech as published: IMG_n.jpg with GT_IMG_n.mat, in both folder spellings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from data_prep.source import BadFile, Item, Listing, Source, read_image
+from data_prep.source import BadFile, Item, Listing, Source, crowd_features, read_image
 from rank_ssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ShanghaitechSource(Source):
                 f'  {config}/                  (or {config}_final)',
                 '    train_data/',
                 f'      images/               IMG_1.jpg ... IMG_{train}.jpg',
-                f'      ground-truth/         GT_IMG_1.mat ... GT_IMG_{train}.mat  (or ground_truth)',
+                f'      ground-truth/         GT_IMG_1.mat ... GT_IMG_{train}.mat or ground_truth',
                 '    test_data/',
                 f'      images/               IMG_1.jpg ... IMG_{test}.jpg',
                 f'      ground-truth/         GT_IMG_1.mat ... GT_IMG_{test}.mat',
@@ -72,7 +72,9 @@ class ShanghaitechSource(Source):
     def items(self) -> Listing:
         assert self.folder is not None
         part = self._part(self.config, self.folder)
-        listing = {split: self._split_items(part, split) for split in ('train', 'test')} if part else {}
+        listing = (
+            {split: self._split_items(part, split) for split in ('train', 'test')} if part else {}
+        )
         listing = {split: items for split, items in listing.items() if items}
         if not listing:
             raise UserError(
@@ -93,9 +95,7 @@ class ShanghaitechSource(Source):
         truths, more_strays = _numbered(truth_folder, TRUTH)
         strays += more_strays
         if strays:
-            self.notes.append(
-                f'{split}: ignored {len(strays)} other files, such as {strays[0]}'
-            )
+            self.notes.append(f'{split}: ignored {len(strays)} other files, such as {strays[0]}')
         if not images or not truths:
             return []
         items = []
@@ -114,32 +114,21 @@ class ShanghaitechSource(Source):
         return items
 
     def read(self, item: Item, split: str, index: int) -> tuple[dict[str, Any], np.ndarray]:
-        from rank_ssl.ops import density
-
         if item.problem:
             raise BadFile(item.problem)
         image_path, truth_path = item.files
         data, image = read_image(image_path)
         points, noted = self._annotation(truth_path)
-        if noted != len(points):
+        if noted is not None and noted != len(points):
             self.notes.append(
-                f'{item.id}: count {noted} in the file, {len(points)} points; the points are used'
+                f'{item.id}: count {noted:g} in the file, {len(points)} points; the points are used'
             )
-        height, width = image.shape[:2]
-        cleaned, outside = density.clean_points(points, (height, width))
-        features = {
-            'image': data,
-            'id': item.id,
-            'points': cleaned.astype('float32'),
-            'count': len(points),
-            'outside': int(outside),
-            'height': height,
-            'width': width,
-        }
-        return features, image
+        return crowd_features(self, item.id, data, image, points), image
 
-    def _annotation(self, path: pathlib.Path) -> tuple[np.ndarray, int]:
-        """Points f64[P, 2] and the count beside them: items 0 and 1 of image_info[0, 0][0, 0]."""
+    def _annotation(self, path: pathlib.Path) -> tuple[np.ndarray, float | None]:
+        """Points f64[P, 2] and the count beside them, items 0 and 1 of image_info[0, 0][0, 0]."""
+        import numpy as np
+
         from data_prep import mat
 
         if self._mats is None:
@@ -149,8 +138,9 @@ class ShanghaitechSource(Source):
         if len(fields) < 2:
             raise BadFile(f'{path}: holds no image_info with points and a count')
         points = mat.as_points(fields[0], path)
-        count = mat.unwrap(fields[1])
-        return points, int(count.item()) if getattr(count, 'size', 0) == 1 else len(points)
+        count = np.asarray(mat.unwrap(fields[1]))
+        is_number = count.size == 1 and count.dtype.kind in 'fiu'
+        return points, float(count.item()) if is_number else None
 
 
 def _numbered(

@@ -48,7 +48,9 @@ def paint(rng: np.random.Generator, camera: Camera) -> np.ndarray:
 
 
 def _sky(rng: np.random.Generator, camera: Camera, top: int) -> np.ndarray:
-    zenith = np.array(jitter(rng, ((110, 150, 210), (190, 195, 200), (240, 180, 130))[rng.integers(3)], 25))
+    zenith = np.array(
+        jitter(rng, ((110, 150, 210), (190, 195, 200), (240, 180, 130))[rng.integers(3)], 25)
+    )
     low = zenith * 0.4 + np.array([225, 225, 225]) * 0.6
     ramp = np.linspace(0, 1, top, dtype=np.float32)[:, None, None]
     sky = zenith * (1 - ramp) + low * ramp + np.zeros((1, camera.width, 1), np.float32)
@@ -59,7 +61,7 @@ def _sky(rng: np.random.Generator, camera: Camera, top: int) -> np.ndarray:
 
 
 def _ground(rng: np.random.Generator, camera: Camera, top: int) -> np.ndarray:
-    """Ground texture at half size seen in perspective: rows s below the horizon show depth 1 / s."""
+    """Ground at half size in perspective: a row s below the horizon shows depth 1 / s."""
     name = list(GROUNDS)[rng.integers(len(GROUNDS))]
     base = np.array(jitter(rng, GROUNDS[name], 22), np.float32)
     s = (np.arange(top, camera.height, 2, dtype=np.float32) - camera.horizon) / (
@@ -118,8 +120,8 @@ def _skyline(rng: np.random.Generator, camera: Camera, pixels: np.ndarray, top: 
     sky = pixels[:top]
     if kind == 'hills':
         xs = np.arange(camera.width)
-        wave = sum(np.sin(xs / rng.uniform(20, 90) + rng.uniform(0, 6)) for _ in range(3))
-        heights = (wave + 3) / 6 * top * rng.uniform(0.2, 0.7)
+        waves = [np.sin(xs / rng.uniform(20, 90) + rng.uniform(0, 6)) for _ in range(3)]
+        heights = (np.sum(waves, axis=0) + 3) / 6 * top * rng.uniform(0.2, 0.7)
         colour = np.array(jitter(rng, (90, 110, 95), 30))
         sky[np.arange(top)[:, None] > top - heights[None]] = colour
     elif kind == 'trees':
@@ -141,7 +143,11 @@ def _skyline(rng: np.random.Generator, camera: Camera, pixels: np.ndarray, top: 
 def _facade(
     rng: np.random.Generator, pixels: np.ndarray, x0: int, y0: int, x1: int, y1: int
 ) -> None:
-    wall = jitter(rng, ((150, 120, 100), (175, 170, 160), (120, 125, 135), (190, 175, 140))[rng.integers(4)], 25)
+    wall = jitter(
+        rng,
+        ((150, 120, 100), (175, 170, 160), (120, 125, 135), (190, 175, 140))[rng.integers(4)],
+        25,
+    )
     cv2.rectangle(pixels, (x0, y0), (x1, y1), wall, -1)
     step_x, step_y = int(rng.integers(7, 24)), int(rng.integers(9, 26))
     pane = shade(wall, rng.choice([0.45, 0.6, 1.35]))

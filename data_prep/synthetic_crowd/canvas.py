@@ -17,7 +17,10 @@ def _fixed(*values: float) -> list[int]:
 
 
 class Canvas:
-    """Pixels u8[H, W, 3] and their owners i16[H, W]: a person's number from 1, CLUTTER, or 0 for the ground."""
+    """Pixels u8[H, W, 3] and their owners i16[H, W].
+
+    An owner is a person's number from 1, CLUTTER, or 0 for the ground.
+    """
 
     def __init__(self, pixels: np.ndarray) -> None:
         self.pixels = np.ascontiguousarray(pixels)
@@ -35,7 +38,7 @@ class Canvas:
         angle: float = 0.0,
         arc: tuple[float, float] = (0.0, 360.0),
     ) -> None:
-        """A filled ellipse with half axes a, b px; `arc` in degrees clockwise from +x cuts a segment."""
+        """A filled ellipse with half axes a, b px; `arc` in degrees from +x, clockwise."""
         centre, axes = _fixed(x, y), _fixed(max(a, 0.3), max(b, 0.3))
         for target, value in ((self.pixels, colour), (self.owners, self.owner)):
             cv2.ellipse(target, centre, axes, angle, *arc, value, -1, cv2.LINE_8, SUBPIXEL)
@@ -50,7 +53,9 @@ class Canvas:
         """A filled upright rectangle."""
         self.polygon([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], colour)
 
-    def line(self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour) -> None:
+    def line(
+        self, x0: float, y0: float, x1: float, y1: float, width: float, colour: Colour
+    ) -> None:
         """A straight stroke `width` px wide."""
         start, end, thickness = _fixed(x0, y0), _fixed(x1, y1), max(1, round(width))
         for target, value in ((self.pixels, colour), (self.owners, self.owner)):
@@ -59,7 +64,10 @@ class Canvas:
 
 @dataclasses.dataclass(frozen=True)
 class Camera:
-    """A view of flat ground: person height in px grows linearly from 0 at the horizon to `near` at the lower edge."""
+    """A view of flat ground.
+
+    A person's height in px grows linearly from 0 at the horizon to `near` at the lower edge.
+    """
 
     height: int
     width: int

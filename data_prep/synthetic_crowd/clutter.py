@@ -1,4 +1,4 @@
-"""Things that are not people, some of which look a little like heads; their number is independent of the crowd's."""
+"""Things that are not people; some look a little like heads."""
 
 from __future__ import annotations
 
@@ -97,7 +97,10 @@ def car(rng: np.random.Generator, canvas: Canvas, x: float, y: float, h: float) 
     half, tall = h * rng.uniform(1.0, 1.5), h * rng.uniform(0.75, 1.2)
     canvas.box(x - half, y - 0.55 * tall, x + half, y - 0.1 * h, colour)
     roof = [(x - 0.55 * half, y - tall), (x + 0.45 * half, y - tall)]
-    canvas.polygon([*roof, (x + 0.75 * half, y - 0.5 * tall), (x - 0.8 * half, y - 0.5 * tall)], shade(colour, 0.9))
+    canvas.polygon(
+        [*roof, (x + 0.75 * half, y - 0.5 * tall), (x - 0.8 * half, y - 0.5 * tall)],
+        shade(colour, 0.9),
+    )
     for left, right in ((-0.6, -0.05), (0.05, 0.55)):
         canvas.box(x + left * half, y - 0.92 * tall, x + right * half, y - 0.58 * tall, glass)
     canvas.line(x - half, y - 0.5 * tall, x + half, y - 0.5 * tall, 0.03 * h, shade(colour, 1.3))
@@ -146,7 +149,7 @@ LARGE = frozenset({tree, car, parasol, stall})
 """Things that would hide the scene if they stood close to the camera."""
 
 PAINTERS: tuple[tuple[Painter, float], ...] = (
-    (lamp, 0.4), (sign, 0.6), (bollard, 1.0), (stone, 2.0), (pigeon, 1.2), (balloons, 0.5), (tree, 0.15),
-    (bush, 0.5), (car, 0.12), (parasol, 0.3), (stall, 0.12), (fence, 0.3),
+    (lamp, 0.4), (sign, 0.6), (bollard, 1.0), (stone, 2.0), (pigeon, 1.2), (balloons, 0.5),
+    (tree, 0.15), (bush, 0.5), (car, 0.12), (parasol, 0.3), (stall, 0.12), (fence, 0.3),
 )  # fmt: skip
 """Each painter with its share of a scene's clutter: small things come in larger numbers."""

@@ -12,7 +12,8 @@ SKIN: tuple[Colour, ...] = (
     (236, 200, 175), (222, 178, 145), (198, 150, 115), (160, 112, 80), (115, 78, 55), (80, 54, 40),
 )  # fmt: skip
 HAIR: tuple[Colour, ...] = (
-    (25, 22, 22), (45, 33, 26), (80, 55, 35), (130, 95, 55), (190, 160, 105), (150, 148, 145), (110, 50, 30),
+    (25, 22, 22), (45, 33, 26), (80, 55, 35), (130, 95, 55), (190, 160, 105), (150, 148, 145),
+    (110, 50, 30),
 )  # fmt: skip
 SIMPLE_BELOW = 26  # canvas px of height below which limbs are not seen
 
@@ -41,10 +42,17 @@ def stand(rng: np.random.Generator, camera: Camera, x: float, y: float) -> Perso
     return Person(x, y, height, x + lean, y - height + radius * 1.2, radius)
 
 
-def draw(rng: np.random.Generator, canvas: Canvas, person: Person, *, cheer: float, light: float) -> None:
-    """Paints one person; `cheer` is the chance of raised arms, `light` the side the light comes from (-1..1)."""
+def draw(
+    rng: np.random.Generator, canvas: Canvas, person: Person, *, cheer: float, light: float
+) -> None:
+    """Paints one person.
+
+    `cheer` is the chance of raised arms, `light` the side the light comes from, -1 to 1.
+    """
     top = random_colour(rng)
-    trousers = jitter(rng, ((40, 42, 60), (55, 50, 48), (90, 85, 80), (30, 30, 32))[rng.integers(4)], 18)
+    trousers = jitter(
+        rng, ((40, 42, 60), (55, 50, 48), (90, 85, 80), (30, 30, 32))[rng.integers(4)], 18
+    )
     skin = jitter(rng, SKIN[rng.integers(len(SKIN))], 10)
     if person.height >= SIMPLE_BELOW:
         _legs(rng, canvas, person, trousers)
@@ -67,24 +75,37 @@ def _legs(rng: np.random.Generator, canvas: Canvas, person: Person, colour: Colo
     hip = y - 0.48 * h
     for side in (-1, 1):
         tone = shade(colour, 1.0 if side < 0 else 0.8)
-        canvas.line(x + side * 0.05 * h, hip, x + side * (0.05 * h + step), y - 0.02 * h, 0.09 * h, tone)
+        canvas.line(
+            x + side * 0.05 * h, hip, x + side * (0.05 * h + step), y - 0.02 * h, 0.09 * h, tone
+        )
         canvas.ellipse(x + side * (0.06 * h + step), y, 0.055 * h, 0.025 * h, (30, 28, 28))
 
 
-def _torso(rng: np.random.Generator, canvas: Canvas, person: Person, colour: Colour, light: float) -> None:
+def _torso(
+    rng: np.random.Generator, canvas: Canvas, person: Person, colour: Colour, light: float
+) -> None:
     h, x = person.height, person.x
     shoulder_y, neck_x = person.head_y + person.radius * 1.75, (person.x + 2 * person.head_x) / 3
     shoulder, hip = h * rng.uniform(0.115, 0.15), h * rng.uniform(0.08, 0.12)
-    bottom = person.y - h * (rng.uniform(0.15, 0.38) if rng.random() < 0.25 else rng.uniform(0.42, 0.48))
+    bottom = person.y - h * (
+        rng.uniform(0.15, 0.38) if rng.random() < 0.25 else rng.uniform(0.42, 0.48)
+    )
     if bottom > person.y - 0.4 * h:
         hip *= rng.uniform(1.0, 1.5)  # a coat or a dress
     canvas.ellipse(neck_x, shoulder_y + 0.05 * h, shoulder, 0.07 * h, colour)
-    outline = [(neck_x - shoulder, shoulder_y + 0.05 * h), (neck_x + shoulder, shoulder_y + 0.05 * h)]
+    outline = [
+        (neck_x - shoulder, shoulder_y + 0.05 * h),
+        (neck_x + shoulder, shoulder_y + 0.05 * h),
+    ]
     canvas.polygon([*outline, (x + hip, bottom), (x - hip, bottom)], colour)
     lit, dark = shade(colour, 1.25), shade(colour, 0.7)
     left, right = (lit, dark) if light < 0 else (dark, lit)
-    canvas.line(neck_x - 0.75 * shoulder, shoulder_y + 0.06 * h, x - 0.75 * hip, bottom, 0.04 * h, left)
-    canvas.line(neck_x + 0.75 * shoulder, shoulder_y + 0.06 * h, x + 0.75 * hip, bottom, 0.04 * h, right)
+    canvas.line(
+        neck_x - 0.75 * shoulder, shoulder_y + 0.06 * h, x - 0.75 * hip, bottom, 0.04 * h, left
+    )
+    canvas.line(
+        neck_x + 0.75 * shoulder, shoulder_y + 0.06 * h, x + 0.75 * hip, bottom, 0.04 * h, right
+    )
     extra = rng.random()
     if extra < 0.15:  # a backpack or a bag
         canvas.ellipse(neck_x, shoulder_y + 0.17 * h, shoulder * 0.75, 0.12 * h, random_colour(rng))
@@ -94,7 +115,12 @@ def _torso(rng: np.random.Generator, canvas: Canvas, person: Person, colour: Col
 
 
 def _arms(
-    rng: np.random.Generator, canvas: Canvas, person: Person, sleeve: Colour, skin: Colour, cheer: float
+    rng: np.random.Generator,
+    canvas: Canvas,
+    person: Person,
+    sleeve: Colour,
+    skin: Colour,
+    cheer: float,
 ) -> None:
     h = person.height
     neck_x = (person.x + 2 * person.head_x) / 3
@@ -111,7 +137,9 @@ def _arms(
         canvas.ellipse(*hand, 0.025 * h, 0.025 * h, skin)
 
 
-def _head(rng: np.random.Generator, canvas: Canvas, person: Person, skin: Colour, light: float) -> None:
+def _head(
+    rng: np.random.Generator, canvas: Canvas, person: Person, skin: Colour, light: float
+) -> None:
     x, y, r = person.head_x, person.head_y, person.radius
     tall = r * 1.22
     hair = jitter(rng, HAIR[rng.integers(len(HAIR))], 12)

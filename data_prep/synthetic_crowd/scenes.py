@@ -31,7 +31,7 @@ def draw_shape(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def draw_count(rng: np.random.Generator) -> int:
-    """A long-tailed number of persons, 0 to MAX_COUNT, median about 40."""
+    """A long-tailed number of persons to place, 0 to MAX_COUNT, median 40."""
     if rng.random() < EMPTY_SHARE:
         return 0
     return int(np.clip(rng.lognormal(np.log(40), 0.95), 1, MAX_COUNT))
@@ -50,7 +50,7 @@ def draw(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A scene u8[H, W, 3] and the heads seen in it, f64[P, 2] as (x, y) px inside the image.
 
-    `count` persons are placed where there is room; those whose head is mostly hidden are not annotated.
+    `count` persons are placed where there is room; a head that is mostly hidden is not annotated.
     """
     count = draw_count(rng) if count is None else count
     camera = make_camera(rng, shape, count)
@@ -62,12 +62,12 @@ def draw(
     feet = [(person.x, person.y, person.height) for person in crowd]
     feet += [(x, y, 0.5 * h) for _, x, y, h in things]
     if rng.random() < 0.7 and feet:
-        pixels = light.cast_shadows(rng, camera, pixels, np.array(feet), sun)
+        pixels = light.cast_shadows(rng, pixels, np.array(feet), sun)
     canvas = Canvas(pixels)
     _paint(rng, canvas, crowd, things, lit_from=-sun[0])
-    image = light.relight(rng, camera, canvas.pixels, night)
-    small = cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA)
-    return light.expose(rng, small, night), visible_heads(canvas.owners, crowd) / SUPERSAMPLING
+    small = cv2.resize(canvas.pixels, shape[::-1], interpolation=cv2.INTER_AREA)
+    image = light.relight(rng, small, horizon=camera.horizon / camera.height, night=night)
+    return light.expose(rng, image, night), visible_heads(canvas.owners, crowd) / SUPERSAMPLING
 
 
 def make_camera(rng: np.random.Generator, shape: tuple[int, int], count: int) -> Camera:
@@ -81,7 +81,7 @@ def make_camera(rng: np.random.Generator, shape: tuple[int, int], count: int) ->
 
 
 def place(rng: np.random.Generator, camera: Camera, count: int) -> list[people.Person]:
-    """Persons in groups and alone, heads at least half a head apart, each with its head in the image."""
+    """Persons in groups and alone, heads half a head apart, each with its head in the image."""
     smallest = 12 * SUPERSAMPLING
     lowest = camera.height + 0.5 * camera.near
     highest = min(max(camera.row(smallest), camera.horizon + 2), 0.85 * camera.height)
@@ -118,7 +118,7 @@ def _fits(camera: Camera, placed: list[people.Person], person: people.Person) ->
 def place_clutter(
     rng: np.random.Generator, camera: Camera
 ) -> list[tuple[clutter.Painter, float, float, float]]:
-    """(painter, x, y, person height) of each thing: a few kinds a scene, from none to over a hundred."""
+    """(painter, x, y, person height) of each thing: few kinds, from none to over a hundred."""
     kinds = rng.choice(len(clutter.PAINTERS), int(rng.integers(1, 6)), replace=False)
     amount = float(rng.gamma(1.0, 22.0))
     highest = max(camera.row(9 * SUPERSAMPLING), camera.horizon + 2, 0)
@@ -143,6 +143,7 @@ def _paint(
 ) -> None:
     """Paints all from far to near; persons own their pixels by number, from 1."""
     cheer = float(rng.choice([0.03, 0.08, 0.5], p=[0.5, 0.35, 0.15]))
+    order: list[tuple[float, int, clutter.Painter | None]]
     order = [(person.y, i, None) for i, person in enumerate(crowd)]
     order += [(y, i, painter) for i, (painter, _, y, _) in enumerate(things)]
     for _, i, painter in sorted(order, key=lambda entry: entry[0]):
@@ -156,7 +157,7 @@ def _paint(
 
 
 def visible_heads(owners: np.ndarray, crowd: list[people.Person]) -> np.ndarray:
-    """Canvas points f64[P, 2] of the heads of which at least VISIBLE is seen, given each pixel's owner."""
+    """Canvas points f64[P, 2] of the heads of which at least VISIBLE is seen."""
     points = []
     for number, person in enumerate(crowd, start=1):
         r = max(1, round(person.radius))

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from data_prep.source import Item, Listing, Source
+from data_prep.source import Item, Listing, Source, crowd_features
 
 if TYPE_CHECKING:
     import numpy as np
 
 SPLITS = ('train', 'test')
 TINY_SHAPE = (64, 96)  # (H, W) px
+TINY_SHARE = 5  # a tiny scene has room for a fifth of the persons
 
 
 class SyntheticCrowdSource(Source):
-    """Scenes that depend on (seed, split, index) alone: a larger set starts with the smaller one."""
+    """Scenes that depend on (seed, split, index) alone: a larger set extends a smaller one."""
 
     name = 'synthetic_crowd'
     version = '1.0.0'
@@ -33,18 +34,11 @@ class SyntheticCrowdSource(Source):
         from data_prep.synthetic_crowd import scenes
 
         rng = scenes.image_rng(self.values['seed'], SPLITS.index(split), index)
-        shape = TINY_SHAPE if self.config == 'tiny' else scenes.draw_shape(rng)
-        image, points = scenes.draw(rng, shape)
-        features = {
-            'image': scenes.encode(image),
-            'id': item.id,
-            'points': points.astype('float32'),
-            'count': len(points),
-            'outside': 0,
-            'height': shape[0],
-            'width': shape[1],
-        }
-        return features, image
+        small = self.config == 'tiny'
+        shape = TINY_SHAPE if small else scenes.draw_shape(rng)
+        count = scenes.draw_count(rng) // TINY_SHARE if small else None
+        image, points = scenes.draw(rng, shape, count=count)
+        return crowd_features(self, item.id, scenes.encode(image), image, points), image
 
 
 SOURCE = SyntheticCrowdSource

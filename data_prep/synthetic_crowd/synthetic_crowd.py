@@ -2,7 +2,7 @@
 
 import tensorflow_datasets as tfds
 
-from data_prep.builder import SourceBuilder, crowd_features
+from data_prep.builder import SourceBuilder, crowd_features_spec
 from data_prep.synthetic_crowd.source import SyntheticCrowdSource
 
 
@@ -15,4 +15,4 @@ class SyntheticCrowd(SourceBuilder):
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name) for name in SyntheticCrowdSource.configs]
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.features_info(crowd_features())
+        return self.features_info(crowd_features_spec())

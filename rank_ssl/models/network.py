@@ -8,7 +8,6 @@ from flax import linen as nn
 
 from rank_ssl.errors import UserError
 from rank_ssl.models.pixels import preprocess
-from rank_ssl.models.vgg import keep_valid
 
 Params = dict[str, Any]
 
@@ -30,11 +29,11 @@ class Apply(Protocol):
 class Network(nn.Module):
     """The head's output for one RGB image u8[H, W, 3]; parameters {'backbone': ..., 'head': ...}.
 
-    `valid` = (height, width) px is the real, top-left part of a padded image: the rest is zero
-    after the mean is subtracted, as a convolution's own padding is.
+    `valid` = (height, width) px is the real, top-left part of a padded image. The backbone zeroes
+    the rest, after the mean is subtracted here, as a convolution's own padding is.
     """
 
-    backbone: nn.Module  # with a property `stride`
+    backbone: nn.Module  # with a property `stride`, called as vgg.VGG is
     head: nn.Module  # called as heads.py says
     pixels: str  # a name in pixels.CONVENTIONS
 
@@ -42,9 +41,9 @@ class Network(nn.Module):
         self, image: jax.Array, *, valid: jax.Array | None = None, train: bool = False
     ) -> Any:
         """The head's output; `train` turns a head's dropout on (a 'dropout' key is then needed)."""
-        x = keep_valid(preprocess(image, self.pixels), valid)
+        features = self.backbone(preprocess(image, self.pixels), valid=valid)
         cells = None if valid is None else valid // self.backbone.stride
-        return self.head(self.backbone(x, valid=valid), valid=cells, train=train)
+        return self.head(features, valid=cells, train=train)
 
 
 def make_apply(network: Network) -> Apply:

@@ -2,7 +2,7 @@
 
 Coordinates: points are (x, y) in px of the image area [0, W] x [0, H], borders included; pixel
 (i, j) is the square [i, i + 1) x [j, j + 1) of (y, x). Boxes are (y0, x0, y1, x1) in the same
-coordinates, so a point, its pixel and a crop around it agree to the last digit.
+coordinates: the slice [y0:y1, x0:x1] of an image and the box hold the same persons.
 
 A person at (x, y) is an isotropic Gaussian; what falls beyond a border is reflected back inside
 (the sum over mirror images of the person), so an image always holds exactly its count.
@@ -34,8 +34,7 @@ def cell_mass(
     The integral of the density over each cell, A_y^T A_x with A[p, j] = the mass of person p
     between edges j and j + 1; nothing is sampled, so a crop's target is the mass inside it,
     whatever size the crop is resized to. Persons outside the box count with the mass that
-    reaches into it; what lies beyond 7 sigma
-    is left out (under 1e-11 of each person).
+    reaches into it; what lies beyond 7 sigma is left out (under 1e-11 of each person).
 
     Args:
       points: [P, 2] as (x, y) px in the whole image's coordinates. A point outside the image is

@@ -142,7 +142,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith(('I', 'F')):
         image = Image.fromarray(_gray_8_bit(image))
     elif image.mode == 'La':
-        image = image.convert('LA')
+        image = image.convert('LA')  # Pillow has no way from premultiplied gray to RGBA.
     if not image.has_transparency_data:
         return image.convert('RGB')
     image = image.convert('RGBA')

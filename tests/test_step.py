@@ -1,0 +1,201 @@
+"""The training step against the flat masked form, plain autodiff, and itself on several devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from rank_ssl import step as steps
+from rank_ssl.errors import UserError
+from rank_ssl.models import make_network
+from rank_ssl.models.network import init_params, make_apply
+from rank_ssl.tasks.crowd import Crowd
+from rank_ssl.types import Batch
+
+SCRIPT = Path(__file__).with_name('device_facts.py')
+TASK = Crowd(size=32)
+GROUPS, LEVELS, LABELS = 3, 4, 2
+
+
+def network():
+    return make_network(
+        backbone='vgg8', width=0.1, blocks=5, last_pool=False, frozen_blocks=0, dtype='float32',
+        remat=False, pixels='torch', head=TASK.head(),
+    )  # fmt: skip
+
+
+def made_batch(seed: int = 0) -> Batch:
+    rng = np.random.default_rng(seed)
+    where = np.ones((GROUPS, LEVELS), bool)
+    where[1, 2] = False
+    labeled = np.ones((GROUPS, LABELS), bool)
+    labeled[2, 0] = False
+    return Batch(
+        image=rng.integers(0, 256, (GROUPS, LEVELS + LABELS, 32, 32, 3)).astype(np.uint8),
+        phi=rng.integers(1, 4, (GROUPS, LEVELS)).astype(np.float32),
+        segments=rng.integers(0, 2, (GROUPS, LEVELS)).astype(np.int32),
+        ranked_where=where,
+        target=rng.random((GROUPS, LABELS, 2, 2)).astype(np.float32),
+        labeled_where=labeled,
+    )
+
+
+def made_state(tx, seed: int = 0):
+    net = network()
+    params = init_params(net, jax.random.key(seed), 32)
+    return steps.create_state(make_apply(net), params, tx, jax.random.key(1))
+
+
+def flat_loss(params, batch: Batch, reduction: str, *, rank_weight: float, margin: float):
+    """The paper's form: one list of M images, a masked [M, M] hinge, plain autodiff."""
+    apply_fn = make_apply(network())
+    ranked = batch.image[:, :LEVELS].reshape(-1, 32, 32, 3)
+    labeled = batch.image[:, LEVELS:].reshape(-1, 32, 32, 3)
+    forward = jax.vmap(lambda image: apply_fn(params, image))
+    y = forward(ranked).sum((1, 2))
+    phi, keep = batch.phi.reshape(-1), batch.ranked_where.reshape(-1)
+    chain = np.arange(GROUPS).repeat(LEVELS) * 10 + batch.segments.reshape(-1)
+    pair = (
+        (phi[:, None] < phi)
+        & (chain[:, None] == chain)
+        & keep[:, None]
+        & keep
+    )  # fmt: skip
+    hinge = jnp.where(pair, jax.nn.relu(y[:, None] - y + margin), 0).sum()
+    errors = ((forward(labeled) - batch.target.reshape(-1, 2, 2)) ** 2).sum((1, 2))
+    error = (errors * batch.labeled_where.reshape(-1)).sum()
+    images, count = batch.labeled_where.sum(), keep.sum()
+    scale = {
+        'paper': (1 / images, 1.0),
+        'caffe': (1 / (2 * images), 1 / count),
+        'mean': (1 / images, 1 / pair.sum()),
+    }[reduction]
+    return scale[0] * error + rank_weight * scale[1] * hinge
+
+
+@pytest.mark.parametrize('reduction', ['paper', 'caffe', 'mean'])
+def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
+    tx, batch = optax.sgd(1.0), made_batch()
+    state = made_state(tx)
+    before = jax.tree.map(np.asarray, state.params)
+    options = {'rank_weight': 0.7, 'margin': 0.5}
+    step = steps.make_train_step(TASK, tx, reduction=reduction, **options)
+    state, metrics = step(state, batch)
+    value, grads = jax.value_and_grad(flat_loss)(before, batch, reduction, **options)
+    np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
+    found = jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
+    gap = optax.tree.norm(jax.tree.map(jnp.subtract, found, grads))
+    assert gap < 1e-4 * optax.tree.norm(grads)
+    total = metrics['regression'] + 0.7 * metrics['ranking']
+    np.testing.assert_allclose(metrics['loss'], total, rtol=1e-6)
+
+
+def test_unknown_reduction_is_refused():
+    with pytest.raises(UserError, match='config.reduction=median'):
+        steps.normalizers(jnp.ones(3), 'median')
+
+
+def test_rank_accuracy_counts_pairs_of_all_groups():
+    tx, batch = optax.sgd(0.0), made_batch()
+    state = made_state(tx)
+    apply_fn, params = state.apply_fn, jax.tree.map(np.asarray, state.params)
+    _, metrics = steps.make_train_step(TASK, tx, rank_weight=1, margin=0)(state, batch)
+    right = pairs = 0
+    for g in range(GROUPS):
+        y = [float(apply_fn(params, image).sum()) for image in batch.image[g, :LEVELS]]
+        for i in range(LEVELS):
+            for j in range(LEVELS):
+                kept = batch.ranked_where[g, i] and batch.ranked_where[g, j]
+                same = batch.segments[g, i] == batch.segments[g, j]
+                if kept and same and batch.phi[g, i] < batch.phi[g, j]:
+                    pairs += 1
+                    right += y[i] < y[j]
+    assert pairs > 0
+    np.testing.assert_allclose(metrics['rank_accuracy'], right / pairs, rtol=1e-6)
+
+
+@pytest.mark.parametrize('levels, labels', [(0, LABELS), (LEVELS, 0)])
+def test_regimes_without_ranking_or_without_labels(levels, labels):
+    full, tx = made_batch(), optax.sgd(1e-3)
+    image = np.concatenate([full.image[:, :levels], full.image[:, LEVELS : LEVELS + labels]], 1)
+    batch = Batch(image, full.phi[:, :levels], full.segments[:, :levels],
+                  full.ranked_where[:, :levels], full.target[:, :labels],
+                  full.labeled_where[:, :labels])  # fmt: skip
+    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1)
+    state, metrics = step(made_state(tx), batch)
+    absent, present = ('ranking', 'regression') if levels == 0 else ('regression', 'ranking')
+    assert metrics[absent] == 0 and metrics[present] > 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def test_parts_give_the_same_loss_and_gradient():
+    tx = optax.sgd(1.0)
+    results = []
+    for parts in (1, 3):
+        step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1, parts=parts)
+        state, metrics = step(made_state(tx), made_batch())
+        results.append((jax.tree.map(np.asarray, state.params), float(metrics['loss'])))
+    np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-6)
+    gap = optax.tree.norm(jax.tree.map(np.subtract, results[0][0], results[1][0]))
+    assert gap < 1e-5 * optax.tree.norm(results[0][0])
+
+
+def test_a_group_whose_masks_are_false_weighs_nothing():
+    tx, batch = optax.sgd(1.0), made_batch()
+    padded = Batch(*(np.concatenate([x, np.zeros_like(x[:1])]) for x in batch))
+    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1, reduction='caffe')
+    (a, left), (b, right) = step(made_state(tx), batch), step(made_state(tx), padded)
+    np.testing.assert_allclose(left['loss'], right['loss'], rtol=1e-6)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a.params, b.params)
+
+
+def test_a_non_finite_gradient_is_skipped_and_counted():
+    tx, batch = optax.adam(1e-3), made_batch()
+    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1)
+    state, _ = step(made_state(tx), batch)
+    before = jax.tree.map(np.asarray, (state.params, state.opt_state))
+    target = batch.target.copy()
+    target[0, 0] = np.nan
+    poisoned = batch._replace(target=target)
+    for bad in (1, 2):
+        state, _ = step(state, poisoned)
+        assert (int(state.skipped), int(state.bad_in_a_row)) == (bad, bad)
+    jax.tree.map(np.testing.assert_array_equal, before, (state.params, state.opt_state))
+    state, _ = step(state, batch)
+    assert (int(state.skipped), int(state.bad_in_a_row), int(state.step)) == (2, 0, 4)
+
+
+@pytest.fixture(scope='module')
+def device_facts():
+    """What device_facts.py prints of the step on 1 and on 4 virtual devices."""
+    flags = '--xla_force_host_platform_device_count=4'
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(SCRIPT.parents[1])}
+    done = subprocess.run(
+        [sys.executable, SCRIPT], env=environment, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_four_devices_give_the_loss_and_gradient_of_one(device_facts):
+    one, four = device_facts['1'], device_facts['4']
+    assert four['loss'] == pytest.approx(one['loss'], rel=1e-5)
+    assert device_facts['gradient_gap'] < 1e-5
+
+
+def test_the_compiled_step_has_two_all_reduces_and_moves_no_image(device_facts):
+    for devices in ('1', '4'):
+        assert device_facts[devices]['all_reduces'] <= 2
+        assert device_facts[devices]['moves'] == 0
+
+
+def test_five_groups_run_on_any_number_of_devices(device_facts):
+    assert device_facts['5 groups'] == pytest.approx([device_facts['5 groups'][0]] * 3, rel=1e-5)
