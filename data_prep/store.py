@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import fcntl
 import hashlib
 import json
@@ -142,13 +143,24 @@ def temporary_folder(place: Place) -> Iterator[pathlib.Path]:
     try:
         place.temporary.mkdir()
         yield place.temporary
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        reason = _write_failure(error)
+        if reason is None:
+            raise
+        path = getattr(error, 'filename', None) or place.temporary
         raise UserError(
-            f'--data_dir: writing {error.filename or place.temporary} failed ({error.strerror}); '
-            'free space or name another folder'
+            f'--data_dir: writing {path} failed ({reason}); free space or name another folder'
         ) from error
     finally:
         shutil.rmtree(place.temporary, ignore_errors=True)
+
+
+def _write_failure(error: Exception) -> str | None:
+    """The system's reason where an error comes from writing; array_record hides it in its text."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    codes = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+    return next((os.strerror(code) for code in codes if os.strerror(code) in str(error)), None)
 
 
 def publish(built: pathlib.Path, place: Place, record: dict[str, Any]) -> pathlib.Path:

@@ -35,7 +35,7 @@ def picture() -> Callable[..., bytes]:
 
 @pytest.fixture
 def write_shanghaitech() -> Callable[..., pathlib.Path]:
-    """write(part_folder, train=3, test=2, truth='ground-truth'): points are 2 in image 1, 3 in 2 ..."""
+    """write(part_folder, train=3, test=2, truth=...); image n has n + 1 points."""
 
     def write(
         part: pathlib.Path, *, train: int = 3, test: int = 2, truth: str = 'ground-truth'
@@ -57,7 +57,7 @@ def write_shanghaitech() -> Callable[..., pathlib.Path]:
 
 @pytest.fixture
 def run(tmp_path, capsys, monkeypatch) -> Callable[..., tuple[int, str, str]]:
-    """run(*args) -> (exit code, stdout, stderr) of prepare in this process, data_dir in tmp_path."""
+    """run(*args) -> (exit code, stdout, stderr) of prepare in this process."""
     monkeypatch.delenv('RANK_SSL_DATA', raising=False)
 
     def call(*args: str) -> tuple[int, str, str]:

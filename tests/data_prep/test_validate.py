@@ -34,6 +34,11 @@ def test_close_pairs_equal_brute_force(values, shift, flips):
     assert list(validate.close_pairs(np.array(values, np.uint64))) == expected
 
 
+def test_four_of_64_bits_is_close_and_five_is_not():
+    pair = np.array([0, 0b1111, 0b11111 << 40], np.uint64)
+    assert list(validate.close_pairs(pair)) == [(0, 1)]
+
+
 def test_finds_copies_recompressed_and_resized_but_not_others(picture):
     validator = validate.Validator()
     originals = [picture(seed, (120, 160)) for seed in range(12)]
