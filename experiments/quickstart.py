@@ -16,7 +16,8 @@ ARGUMENTS = ('smoke',)
 def get_config(text: str = '') -> config.Config:
     """The multi-task run; `smoke` shrinks it."""
     given = config.arguments(text, allowed=ARGUMENTS, experiment=__file__)
-    made = config.Config(task=Crowd(size=64, sigma=4.0, patch_min=48, patch_max=160))
+    task = Crowd(size=64, sigma=4.0, patch_min=48, patch_max=160)
+    made = config.Config(task=task)
     made.model = config.Model(backbone='vgg11', width=0.25, weights='none')
     made.data.dataset = 'synthetic_crowd'
     made.data.labels = 20
@@ -30,14 +31,14 @@ def get_config(text: str = '') -> config.Config:
     made.checkpoint_every = 100
     made.eval_batch = 4
     if 'smoke' in given:
-        smoke(made)
+        smoke(made, task)
     return made
 
 
-def smoke(made: config.Config) -> None:
+def smoke(made: config.Config, task: Crowd) -> None:
     """Every part of the run, on made images of 64x96 px."""
-    made.task.size = 32
-    made.task.patch_min, made.task.patch_max = 24, 64
+    task.size = 32
+    task.patch_min, task.patch_max = 24, 64
     made.model.backbone, made.model.width = 'vgg8', 0.1
     made.data.tiny = 8
     made.data.labels = 4

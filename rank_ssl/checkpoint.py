@@ -250,9 +250,11 @@ def _named(array: tuple | None) -> str:
 
 
 def _key_data(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if jax.dtypes.issubdtype(
-        leaf.dtype, jax.dtypes.prng_key
-    ) else leaf
+    return (
+        jax.random.key_data(leaf)
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        else leaf
+    )
 
 
 def _files(path: pathlib.Path) -> list[pathlib.Path]:

@@ -29,7 +29,7 @@ def start(main: Callable[[Config, pathlib.Path], None], *, program: str) -> None
     def run(argv: Sequence[str]) -> None:
         def checked() -> None:
             CONFIG.value.check()
-            main(CONFIG.value, make_workdir(WORKDIR.value))
+            main(CONFIG.value, make_workdir(WORKDIR.value or ''))
 
         _guarded(checked)
 
@@ -54,7 +54,9 @@ def parse_flags(argv: Sequence[str], *, program: str) -> list[str]:
             _ = config.steps
             raise UserError(f'--config: get_config returns {type(config).__name__}, not a Config')
     except FileNotFoundError as error:
-        raise UserError(f'--config={error.filename} does not exist: name an experiment file') from error
+        raise UserError(
+            f'--config={error.filename} does not exist: name an experiment file'
+        ) from error
     except UserError:
         raise
     except Exception as error:  # an experiment file may raise anything

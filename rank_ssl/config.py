@@ -209,4 +209,3 @@ def arguments(text: str, *, allowed: tuple[str, ...], experiment: str) -> set[st
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise UserError(f'{name}={value} is unknown; use {", ".join(allowed)}')
-

@@ -12,7 +12,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -48,9 +48,7 @@ class Prepared:
 
     def records(self, split: str, rows: Sequence[int] | None = None) -> 'Records':
         """The records of a split, or those rows of it."""
-        source = self.builder.as_data_source(
-            split, decoders={'image': tfds.decode.SkipDecoding()}
-        )
+        source = self.builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
         rows = range(len(source)) if rows is None else rows
         return Records([source], [(0, int(row)) for row in rows])
 
@@ -99,7 +97,7 @@ class PreparationRefused(UserError):
     """The preparation has already said on stderr what is wrong."""
 
 
-class Records(Sequence[Record]):
+class Records:
     """Rows of one or several data sources, decoded on reading. Picklable for grain's workers."""
 
     def __init__(self, sources: list[Any], rows: list[tuple[int, int]]) -> None:
@@ -108,7 +106,7 @@ class Records(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, i: Any) -> Any:
+    def __getitem__(self, i: Any) -> Record:
         """Record i, with its 'image' decoded to u8[H, W, 3] RGB and its 'index' here."""
         raw = self.raw(i)
         return {**raw, 'image': images.decode(raw['image']), 'index': int(i)}
@@ -127,7 +125,7 @@ class Records(Sequence[Record]):
         """The id of each record, in order."""
         return [self.raw(i)['id'] for i in range(len(self))]
 
-    def take(self, rows: Sequence[int]) -> 'Records':
+    def take(self, rows: Iterable[int]) -> 'Records':
         """The records at these places, in this order."""
         return Records(self._sources, [self._rows[row] for row in rows])
 
@@ -188,7 +186,7 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
     )
 
 
-class Batches(Sequence[dict[str, np.ndarray]]):
+class Batches:
     """Step t -> this process's groups of the mini-batch of step t, as the fields of a Batch.
 
     Labeled and unlabeled records are each passed in a new shuffled order every epoch. Groups
@@ -199,8 +197,9 @@ class Batches(Sequence[dict[str, np.ndarray]]):
         self._task, self._seed = config.task, config.seed
         self._total, self._groups = config.data.groups, groups
         self._levels, self._labels = config.ranked, config.labeled
-        self._ranked = _shuffled(splits.unlabeled, config.seed, RANKED) if self._levels else None
-        self._labeled = _shuffled(splits.labeled, config.seed, LABELED) if self._labels else None
+        # A regime without ranking or without labels has no such records to shuffle.
+        self._ranked: Any = self._levels and _shuffled(splits.unlabeled, config.seed, RANKED)
+        self._labeled: Any = self._labels and _shuffled(splits.labeled, config.seed, LABELED)
 
     def __len__(self) -> int:
         return 2**31
@@ -217,23 +216,23 @@ class Batches(Sequence[dict[str, np.ndarray]]):
         """The examples of a step: what an error report names."""
         found = []
         for group in (g for g in self._groups if g < self._total):
-            if self._ranked is not None:
-                found.append(self._ranked[step * self._total + group]['id'])
-            if self._labeled is not None:
-                first = (step * self._total + group) * self._labels
-                found += [self._labeled[first + r]['id'] for r in range(self._labels)]
+            place = step * self._total + group
+            if self._levels:
+                found.append(self._ranked[place]['id'])
+            places = range(place * self._labels, (place + 1) * self._labels)
+            found += [self._labeled[p]['id'] for p in places]
         return found
 
     def _group(self, step: int, group: int) -> dict[str, np.ndarray]:
         out = {name: array.copy() for name, array in self._padding.items()}
         place = step * self._total + group
-        if self._ranked is not None:
+        if self._levels:
             rng = counter_rng(self._seed, RANKED, step, group)
             ranked = self._task.ranked_set(rng, self._ranked[place])
             out['image'][: self._levels] = ranked.images
             out['phi'][:], out['segments'][:] = ranked.phi, ranked.segments
             out['ranked_where'][:] = True
-        for r in range(self._labels if self._labeled is not None else 0):
+        for r in range(self._labels):
             rng = counter_rng(self._seed, LABELED, step, group * self._labels + r)
             labeled = self._task.labeled(rng, self._labeled[place * self._labels + r])
             out['image'][self._levels + r] = labeled.image
@@ -255,10 +254,11 @@ class Batches(Sequence[dict[str, np.ndarray]]):
 
 
 class BatchIterator(Iterator[Batch]):
-    """Batches in order, made ahead by threads or worker processes, from an exact position."""
+    """Batches from step `start` on, made ahead by threads or worker processes."""
 
-    def __init__(self, batches: Batches, data: Data) -> None:
-        dataset = grain.MapDataset.source(batches)
+    def __init__(self, batches: Batches, data: Data, *, start: int = 0) -> None:
+        self._next = start
+        dataset = grain.MapDataset.source(batches)[start:]
         if data.workers:
             read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             ahead = grain.MultiprocessingOptions(
@@ -270,23 +270,24 @@ class BatchIterator(Iterator[Batch]):
             self._iterator = iter(dataset.to_iter_dataset(read))
 
     def __next__(self) -> Batch:
-        return Batch(**next(self._iterator))
+        batch = Batch(**next(self._iterator))
+        self._next += 1
+        return batch
 
-    def get_state(self) -> bytes:
-        """The position: the next batch to come."""
-        return json.dumps(self._iterator.get_state()).encode()
+    @property
+    def position(self) -> dict[str, int]:
+        """The step whose batch comes next: all that a checkpoint has to keep.
 
-    def set_state(self, state: bytes) -> None:
-        """Goes on from a position that `get_state` gave, with any number of workers as then."""
-        self._iterator.set_state(json.loads(state.decode()))
+        Batches depend on their step alone, so a run goes on with any number of workers.
+        """
+        return {'next_step': self._next}
 
     def close(self) -> None:
         """Ends threads and worker processes."""
-        if hasattr(self._iterator, 'close'):
-            self._iterator.close()
+        self._iterator.close()
 
 
-class Examples(Sequence[dict[str, Any]]):
+class Examples:
     """What evaluation reads: each record with its views, and a generator of its own."""
 
     def __init__(self, records: Records, task: Task, seed: int) -> None:
@@ -327,9 +328,7 @@ def _shuffled(records: Records, seed: int, stream: int) -> Any:
     return grain.MapDataset.source(records).seed(seed).shuffle().repeat()
 
 
-def _fingerprint(
-    main: Prepared, folders: Sequence[Prepared], chosen: dict[str, np.ndarray]
-) -> str:
+def _fingerprint(main: Prepared, folders: Sequence[Prepared], chosen: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for prepared in (main, *folders):
         digest.update(prepared.report['fingerprint'].encode())

@@ -88,6 +88,7 @@ class Evaluator:
     ) -> None:
         self._task, self._mesh, self._threads = task, mesh, threads
         self._batch = batch * mesh.devices.size
+        self._shapes: set[tuple[int, ...]] = set()
 
         def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
             def one(image: jax.Array, valid: jax.Array) -> Any:
@@ -105,7 +106,7 @@ class Evaluator:
     @property
     def compiled_shapes(self) -> int:
         """How many shapes have been compiled so far."""
-        return self._predict._cache_size()
+        return len(self._shapes)
 
     def __call__(
         self,
@@ -124,6 +125,7 @@ class Evaluator:
         done = 0
         for (bucket, places), read in zip(plan, self._read(examples, plan, rows), strict=True):
             image, valid = _padded(read, bucket, len(rows))
+            self._shapes.add(image.shape)
             score, outputs = self._predict(params, *to_devices((image, valid), self._mesh))
             predicted[places] = np.asarray(score, np.float64)[: len(places)]
             for row, example in zip(rows, read, strict=False):
@@ -173,9 +175,7 @@ class Evaluator:
         )
 
 
-def _padded(
-    read: list[dict[str, Any]], bucket: Shape, rows: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _padded(read: list[dict[str, Any]], bucket: Shape, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """u8[rows, V, H, W, 3] and the valid (height, width) of each row; rows to spare are zeros."""
     views = read[0]['views'].images.shape[0] if read else 1
     image = np.zeros((rows, views, *bucket, 3), np.uint8)

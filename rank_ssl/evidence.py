@@ -107,9 +107,7 @@ def run_cells(cells: Sequence[Cell], steps: int) -> None:
         head = f'== cell {number}/{len(cells)}: {cell.arm}, seed {cell.seed}'
         print(f'{head} (ETA of all {logs.format_duration(left)})', file=sys.stderr)
         began = time.perf_counter()
-        done = subprocess.run(
-            cell.command(config, shared), stdout=subprocess.DEVNULL, check=False
-        )
+        done = subprocess.run(cell.command(config, shared), stdout=subprocess.DEVNULL, check=False)
         times.append(time.perf_counter() - began)
         if done.returncode:
             raise UserError(

@@ -26,7 +26,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 
 
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains and evaluates, or evaluates alone; what result.json holds. Data come before weights."""
+    """Trains and evaluates, or evaluates alone; what result.json holds. Data before weights."""
     # Slow imports wait until flags and fields are known to be right.
     from rank_ssl import data, results, train
 

@@ -29,7 +29,7 @@ def make_schedule(optim: Optim, steps: int) -> Callable:
 def make_optimizer(
     optim: Optim, params: Any, *, steps: int, frozen_blocks: int = 0
 ) -> optax.GradientTransformation:
-    """SGD with momentum, or Adam: 10x rate on the head, decay on kernels alone, frozen blocks still.
+    """SGD with momentum, or Adam: own rate for the head, decay on kernels, frozen blocks still.
 
     The decay is an L2 penalty with SGD, as in the paper's framework, and decoupled with Adam.
     """

@@ -37,7 +37,7 @@ def layout(groups: int, devices: int, accumulate: int = 1) -> tuple[int, int]:
 def process_groups(padded: int, mesh: Mesh) -> range:
     """The groups of 0..padded-1 that lie on this process's devices: the ones it has to make."""
     rows = over_groups(mesh).addressable_devices_indices_map((padded,)).values()
-    starts = [index[0].indices(padded) for index in rows]
+    starts = [index[0].indices(padded) for index in rows if index is not None]
     low, high = min(s[0] for s in starts), max(s[1] for s in starts)
     if sum(s[1] - s[0] for s in starts) != high - low:
         raise ValueError(f'the devices of process {jax.process_index()} are not neighbours')

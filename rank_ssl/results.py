@@ -89,4 +89,3 @@ def draw(run: Run, found: Evaluation) -> None:
         figures['ranked_set'] = task.ranked_figure(rng, run.splits.unlabeled[0])
     for name, figure in figures.items():
         plots.save(figure, pathlib.Path(folder / f'{name}.png'))
-

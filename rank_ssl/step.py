@@ -1,6 +1,7 @@
 """The training step (eq. 5, 8, 17) (eq. 5, 8, 17): one forward, all pairs, one update."""
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -119,7 +120,7 @@ def make_train_step(
         loss = make_loss(task, apply_fn, rank_weight=rank_weight, margin=margin)
         count = jax.lax.psum(counts(batch), 'data')
         scales = normalizers(count, reduction)
-        keys = _image_keys(key, batch.image.shape[:2])
+        keys = _image_keys(key, *batch.image.shape[:2])
         (total, found), grads = _in_parts(loss, parts)(params, batch, keys, scales)
         (total, found), grads = jax.lax.psum(((total, found), grads), 'data')
         return {'loss': total, **found, 'pairs': count[2]}, grads
@@ -159,9 +160,8 @@ def _pairs(batch: Batch) -> jax.Array:
     return (sign > 0).sum((-2, -1)).astype(jnp.float32)
 
 
-def _image_keys(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def _image_keys(key: jax.Array, groups: int, items: int) -> jax.Array:
     """A dropout key for each image, from its place in the whole batch: the same on any mesh."""
-    groups, items = shape
     first = jax.lax.axis_index('data') * groups * items
     place = first + jnp.arange(groups * items).reshape(groups, items)
     return jax.vmap(jax.vmap(functools.partial(jax.random.fold_in, key)))(place)
@@ -179,7 +179,7 @@ def _in_parts(loss: Callable, parts: int) -> Callable:
         apart = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
         total: Any = None
         for part in range(parts):
-            one = jax.tree.map(lambda x: x[part], apart)
+            one = jax.tree.map(operator.itemgetter(part), apart)
             params, one, total = jax.lax.optimization_barrier((params, one, total))
             result = value_and_grad(params, *one, scales)
             total = result if total is None else jax.tree.map(jnp.add, total, result)

@@ -1,6 +1,5 @@
 """Training: the loop around the step, with validation, checkpoints and a log."""
 
-import base64
 import contextlib
 import dataclasses
 import math
@@ -15,7 +14,7 @@ import jax
 
 from rank_ssl import checkpoint, logs, parallel
 from rank_ssl.config import HARMLESS, Config, differences
-from rank_ssl.data import BatchIterator, Batches, Examples, Splits
+from rank_ssl.data import Batches, BatchIterator, Examples, Splits
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.evaluate import Evaluation, Evaluator
 from rank_ssl.models.build import build_network, initial_params
@@ -40,7 +39,7 @@ class Run:
     evaluator: Evaluator
     best: dict[str, Any] = dataclasses.field(default_factory=dict)  # step and validation metrics
     last: dict[str, float] = dataclasses.field(default_factory=dict)  # newest validation metrics
-    position: bytes | None = None  # of the data, as the iterator gives it
+    position: dict[str, int] = dataclasses.field(default_factory=dict)  # of the data
     seconds: float = 0.0  # of training, over all starts
     images: int = 0  # forwarded in them
 
@@ -80,7 +79,7 @@ def resume(run: Run) -> int | None:
     run.state = parallel.replicate(state, run.mesh)
     run.best, run.last, run.seconds = meta['best'], meta['last'], meta['seconds']
     run.images = meta['images']
-    run.position = base64.b64decode(meta['data_position'])
+    run.position = meta['data_position']
     return step
 
 
@@ -114,12 +113,12 @@ def train(run: Run, *, start: int) -> None:
         mesh=run.mesh,
         parts=parts,
     )
-    iterator = BatchIterator(batches, config.data)
-    if run.position is not None:
-        iterator.set_state(run.position)
+    iterator = BatchIterator(batches, config.data, start=run.position.get('next_step', 0))
     with (
         contextlib.closing(iterator),
-        contextlib.closing(checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep)) as saver,
+        contextlib.closing(
+            checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep)
+        ) as saver,
         contextlib.closing(logs.Progress(config.steps, start=start)) as progress,
         _metrics_log(run, start) as log,
         _signals() as received,
@@ -160,7 +159,7 @@ def _loop(
         run.seconds = before + time.perf_counter() - began
         if last or received or step % config.checkpoint_every == 0:
             _check_finite(run, step, batches)
-            run.position = iterator.get_state()
+            run.position = iterator.position
             saver.save(step, run.state, _meta(run))
         if received:
             saver.wait()
@@ -232,9 +231,8 @@ def _check_finite(run: Run, step: int, batches: Batches) -> None:
 
 
 def _meta(run: Run) -> dict[str, Any]:
-    assert run.position is not None
     return {
-        'data_position': base64.b64encode(run.position).decode(),
+        'data_position': run.position,
         'best': run.best,
         'last': run.last,
         'seconds': run.seconds,
@@ -296,4 +294,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-

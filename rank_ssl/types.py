@@ -20,7 +20,7 @@ Record = Mapping[str, Any]
 
 
 class RankedSet(NamedTuple):
-    """K images of one source with a known (partial) order: h(x; phi_1), ..., h(x; phi_K) (eq. 3)."""
+    """K images of one source of known (partial) order, h(x; phi_1) .. h(x; phi_K) (eq. 3)."""
 
     images: np.ndarray  # u8[K, H, W, 3]
     phi: np.ndarray  # f32[K], larger phi means larger f
@@ -65,8 +65,7 @@ class Prediction(NamedTuple):
     record: Record
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """All that changes while training; `apply_fn(params, image, *, valid, key)` sees one image."""
 
     step: jax.Array  # i32[], updates asked for so far, skipped ones included

@@ -51,7 +51,9 @@ def one_step(devices: int, groups: int, *, width: float = 0.1):
     step = make_train_step(TASK, tx, rank_weight=0.1, margin=1.0, reduction='mean', mesh=mesh)
     text = step.lower(state, batch).compile().as_text()
     state, metrics = step(state, batch)
-    gradient = jax.tree.map(lambda old, new: np.asarray(old) - np.asarray(new), params, state.params)
+    gradient = jax.tree.map(
+        lambda old, new: np.asarray(old) - np.asarray(new), params, state.params
+    )
     return text, gradient, float(metrics['loss'])
 
 
@@ -64,7 +66,9 @@ def main() -> None:
         facts[str(devices)] = {
             'loss': loss,
             'all_reduces': len(re.findall(r' all-reduce(?:-start)?\(', text)),
-            'moves': len(re.findall(r' (?:all-gather|all-to-all|collective-permute)[\w-]*\(', text)),
+            'moves': len(
+                re.findall(r' (?:all-gather|all-to-all|collective-permute)[\w-]*\(', text)
+            ),
         }
     gap = jax.tree.map(np.subtract, gradients[1], gradients[4])
     facts['gradient_gap'] = float(optax.tree.norm(gap) / optax.tree.norm(gradients[1]))

@@ -105,7 +105,7 @@ class Crowd:
         return output.astype(jnp.float32).sum((-2, -1))
 
     def loss(self, output: jax.Array, target: jax.Array) -> jax.Array:
-        """Squared Euclidean distance of the maps, summed over cells (eq. 17). [..., h, w] -> [...]."""
+        """Squared distance of the maps, summed over cells (eq. 17). [..., h, w] -> [...]."""
         return ((output.astype(jnp.float32) - target) ** 2).sum((-2, -1))
 
     def label(self, record: Record) -> float:
@@ -136,7 +136,7 @@ class Crowd:
     def figures(
         self, predictions: Sequence[Prediction], predicted: np.ndarray, true: np.ndarray
     ) -> dict[str, Any]:
-        """Image, true and predicted density side by side (Fig. 6); predicted against true counts."""
+        """Image, true and predicted density side by side (Fig. 6); a plot of the counts."""
         truths = [
             density.cell_mass(
                 p.record['points'],
@@ -161,10 +161,13 @@ class Crowd:
     def ranked_figure(self, rng: np.random.Generator, record: Record) -> Any:
         """The nested squares on their source, and the crops in order (Fig. 4, bottom)."""
         image = record['image']
-        options = {
-            'levels': self.levels, 'scale': self.scale, 'anchor_fraction': 1 / self.anchor,
-        }  # fmt: skip
-        boxes = crops.pyramid_boxes(rng, image.shape[:2], **options)
+        boxes = crops.pyramid_boxes(
+            rng,
+            image.shape[:2],
+            levels=self.levels,
+            scale=self.scale,
+            anchor_fraction=1 / self.anchor,
+        )
         made = np.stack([crops.crop_resize(image, box, self.size) for box in boxes])
         return plots.ranked_set(image, made, boxes[:, 2] - boxes[:, 0], boxes=boxes)
 
