@@ -13,10 +13,11 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -31,43 +32,49 @@ Meta = dict[str, Any]
 def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
     """Writes the checkpoint `folder/STEP` whole or not at all; an older one of that step goes.
 
-    Every process of a run calls it; the first one names the result. Raises ValueError where an
-    array is not finite, and UserError where the disk is full.
+    Every process of a run calls it; the first one names the result. Raises UserError where an
+    array is not finite, and where the disk is full.
     """
-    arrays = _by_path(tree)
+    target, partial = folder / str(step), folder / f'.{step}.partial'
+    arrays = {name: np.asarray(_key_data(leaf)) for name, leaf in _by_path(tree).items()}
     for name, array in arrays.items():
         if jax.dtypes.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise ValueError(f'{name} is not finite at step {step}: not saved')
-    target, partial = folder / str(step), folder / f'.{step}.partial'
+            raise UserError(
+                f'{target}: {name} is not finite, so it is not saved: lower config.optim.rate or '
+                'set config.optim.clip_norm; older checkpoints are kept'
+            )
     first = jax.process_index() == 0
-    if first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
     try:
+        if first:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((partial / 'arrays').absolute(), arrays)
         if not first:
             return
         (partial / 'meta.json').write_text(json.dumps(meta, indent=1, sort_keys=True))
         _write_manifest(partial)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         need = sum(array.nbytes for array in arrays.values())
         raise UserError(
-            f'{target}: cannot save {need} bytes ({error.strerror or error}): free disk space and '
-            'start the same command again; older checkpoints are whole'
+            f'{target}: cannot save {need} bytes ({_reason(error)}): free disk space and start the '
+            'same command again; older checkpoints are whole'
         ) from error
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     _sync(folder)
 
 
-def restore(folder: pathlib.Path, like: Any) -> tuple[int, Any, Meta] | None:
+def restore(
+    folder: pathlib.Path, like: Any, *, check: Callable[[Meta], None] = lambda meta: None
+) -> tuple[int, Any, Meta] | None:
     """The newest whole checkpoint as `(step, tree shaped like the given one, meta)`.
 
     None where the folder holds no checkpoint at all. A damaged one is named on stderr and the one
-    before it taken. Raises UserError where there are checkpoints and none is whole, or where the
-    newest whole one holds other arrays than `like`.
+    before it taken. `check` sees the meta before the arrays are read, and may raise. Raises
+    UserError where there are checkpoints and none is whole, or where the newest whole one holds
+    other arrays than `like`.
     """
     steps = saved_steps(folder)
     for step in reversed(steps):
@@ -75,6 +82,7 @@ def restore(folder: pathlib.Path, like: Any) -> tuple[int, Any, Meta] | None:
         fault = damage(path)
         if fault is None:
             meta = json.loads((path / 'meta.json').read_text())
+            check(meta)
             return step, _load(path, like), meta
         print(f'{path}: {fault}; going back to the checkpoint before', file=sys.stderr)
     if steps:
@@ -112,9 +120,12 @@ def damage(path: pathlib.Path) -> str | None:
     return None
 
 
-def prune(folder: pathlib.Path, keep: int) -> None:
-    """Deletes all but the `keep` newest checkpoints, and what a killed save left behind."""
-    for step in saved_steps(folder)[:-keep]:
+def prune(folder: pathlib.Path, keep: int, *, newest: int) -> None:
+    """Deletes all but the `keep` newest checkpoints up to step `newest`.
+
+    A folder of a later step is a damaged or a stray one: it is left alone and counts for nothing.
+    """
+    for step in [step for step in saved_steps(folder) if step <= newest][:-keep]:
         # Renamed first: a kill in the middle leaves no folder that looks whole.
         doomed = folder / f'.{step}.partial'
         (folder / str(step)).rename(doomed)
@@ -134,7 +145,8 @@ class Saver:
         self._folder, self._keep = folder, keep
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: concurrent.futures.Future | None = None
-        clean(folder)
+        if jax.process_index() == 0:
+            clean(folder)
 
     def save(self, step: int, tree: Any, meta: Meta) -> None:
         """Copies the tree to the host, and writes it while the caller goes on."""
@@ -159,7 +171,7 @@ class Saver:
     def _write(self, step: int, tree: Any, meta: Meta) -> None:
         save(self._folder, step, tree, meta)
         if jax.process_index() == 0:
-            prune(self._folder, self._keep)
+            prune(self._folder, self._keep, newest=step)
 
 
 @contextlib.contextmanager
@@ -193,10 +205,14 @@ def params_sha256(params: Any) -> str:
     return digest.hexdigest()
 
 
-def _to_host(array: Any) -> np.ndarray:
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    return np.array(array)
+def _to_host(leaf: Any) -> np.ndarray:
+    return np.array(_key_data(leaf))
+
+
+def _reason(error: Exception) -> str:
+    """What the operating system said; tensorstore passes it on as text in a ValueError."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return os.strerror(int(code[1])) if code else getattr(error, 'strerror', None) or str(error)
 
 
 def _by_path(tree: Any) -> dict[str, Any]:

@@ -1,8 +1,12 @@
 """The command line that the programs share: flags to a checked Config, mistakes to one line."""
 
+import contextlib
+import errno
 import os
 import pathlib
+import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,50 +22,77 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'An experiment file, arguments behind a colon: experiments/NAME.py:a,b'
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics and figures go.')
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def start(main: Callable[[Config, pathlib.Path], None], *, program: str) -> None:
     """Runs `main(config, workdir)` as a program of that name; exit codes as in `rank_ssl.main`."""
 
     def parse(argv: Sequence[str]) -> list[str]:
-        return _guarded(lambda: parse_flags(argv, program=program))
+        return guarded(lambda: parse_flags(argv, program=program))
 
     def run(argv: Sequence[str]) -> None:
         def checked() -> None:
             CONFIG.value.check()
             main(CONFIG.value, make_workdir(WORKDIR.value or ''))
 
-        _guarded(checked)
+        guarded(checked)
 
-    # orbax tells of every file it opens.
-    logging.set_verbosity(logging.WARNING)
+    # orbax tells of every file it opens, and prints the traceback of what it also raises.
+    logging.set_verbosity(logging.FATAL)
     app.run(run, flags_parser=parse)
 
 
 def parse_flags(argv: Sequence[str], *, program: str) -> list[str]:
     """absl's flags, with each mistake as a UserError of one line."""
+    argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    for flag in ('config', 'workdir'):
+        given = typed(argv, flag)
+        if not ''.join(given):
+            example = '--config=experiments/quickstart.py --workdir=runs/quickstart'
+            raise UserError(f'--{flag} is missing: python -m {program} {example}')
+        if len(given) > 1:
+            raise UserError(f'--{flag} is given {len(given)} times ({", ".join(given)}): keep one')
+    path = typed(argv, 'config')[0].partition(':')[0]
+    if not os.path.isfile(path):
+        fault = 'is a folder' if os.path.isdir(path) else 'does not exist'
+        raise UserError(f'--config={path} {fault}: name an experiment file')
     try:
         rest = flags.FLAGS(argv)
-        if rest[1:]:
-            raise UserError(f'{rest[1]} is no flag; fields are set as --config.FIELD=VALUE')
-        for flag in ('config', 'workdir'):
-            if flags.FLAGS[flag].value is None:
-                example = '--config=experiments/quickstart.py --workdir=runs/quickstart'
-                raise UserError(f'--{flag} is missing: python -m {program} {example}')
         config = CONFIG.value
         if not isinstance(config, Config):
             # A file that could not be loaded raises its own error when its value is used.
-            _ = config.steps
-            raise UserError(f'--config: get_config returns {type(config).__name__}, not a Config')
-    except FileNotFoundError as error:
-        raise UserError(
-            f'--config={error.filename} does not exist: name an experiment file'
-        ) from error
+            with contextlib.suppress(AttributeError):
+                _ = config.steps
+            found = type(config).__name__
+            raise UserError(f'--config={path}: get_config must return a Config, not {found}')
     except UserError:
         raise
+    except flags.Error as error:
+        in_file = 'Error whilst parsing config file' in str(error)
+        raise UserError(_in_file(error, path) if in_file else _of_flag(error)) from error
+    except KeyError as error:
+        name = str(error).split()[1] if 'not found on dataclass' in str(error) else ''
+        word = next((w for w in argv if name and w.partition('=')[0].endswith(f'.{name}')), '')
+        if not word:
+            raise UserError(_in_file(error, path)) from error
+        cure = "the fields are in rank_ssl/config.py, the task's in rank_ssl/tasks"
+        raise UserError(f'{word}: config has no such field; {cure}') from error
     except Exception as error:  # an experiment file may raise anything
-        raise UserError(_one_line(error)) from error
+        raise UserError(_in_file(error, path)) from error
+    if rest[1:]:
+        raise UserError(f'{rest[1]} is no flag; fields are set as --config.FIELD=VALUE')
     return rest
+
+
+def typed(argv: Sequence[str], flag: str) -> list[str]:
+    """The values of a flag as they were typed: `--config=FILE:args` or `--config FILE:args`."""
+    found = []
+    for place, word in enumerate(argv):
+        name, equals, value = word.partition('=')
+        if name.lstrip('-') == flag and name.startswith('-'):
+            found.append(value if equals else ''.join(argv[place + 1 : place + 2]))
+    return found
 
 
 def make_workdir(text: str) -> pathlib.Path:
@@ -77,7 +108,8 @@ def make_workdir(text: str) -> pathlib.Path:
     return workdir
 
 
-def _guarded(function: Callable[[], T]) -> T:
+def guarded(function: Callable[[], T]) -> T:
+    """What the function returns; a mistake or a stop ends the program: its line, its exit code."""
     try:
         return function()
     except UserError as error:
@@ -89,13 +121,38 @@ def _guarded(function: Callable[[], T]) -> T:
     except Stopped as stopped:
         print(f'{stopped}: state saved; the same command goes on', file=sys.stderr)
         sys.exit(stopped.code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        cure = 'free disk space and start the same command again'
+        print(f'error: {error.filename or "a file"}: {error.strerror}: {cure}', file=sys.stderr)
+        sys.exit(2)
 
 
-def _one_line(error: Exception) -> str:
-    text = ' '.join(str(error.args[0] if error.args else error).split())
-    if isinstance(error, flags.Error):
-        return text
-    if isinstance(error, KeyError) and 'not found on dataclass' in text:
-        name = text.split()[1]
-        return f'config has no field {name} there: the fields are in rank_ssl/config.py'
-    return f'--config: {type(error).__name__}: {text}'
+def _in_file(error: BaseException, path: str) -> str:
+    """Where an experiment file failed, and why."""
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    here = os.path.abspath(path)
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if os.path.abspath(frame.filename) == here]
+    if isinstance(error, SyntaxError):
+        lines.append(error.lineno)
+    place = f', line {lines[-1]}' if lines else ''
+    text = ' '.join(str(error).split())
+    return f'--config={path}{place}: {type(error).__name__}: {text}; mend the file'
+
+
+def _of_flag(error: flags.Error) -> str:
+    text = ' '.join(str(error).split())
+    if isinstance(error, flags.UnrecognizedFlagError):
+        return f'--{error.flagname} is no flag; fields are set as --config.FIELD=VALUE'
+    if whole := re.search(r'of field (\S+) is not supported|flag --(\S+?)=.*instance of', text):
+        name = whole[1] or whole[2]
+        return f'--{name} has fields of its own: set them one by one, --{name}.FIELD=VALUE'
+    if wrong := re.match(r'flag --(config\.\S+?)=(.*?): ', text):
+        kind = flags.FLAGS[wrong[1]].flag_type()
+        return f'--{wrong[1]}={wrong[2]} is no value for this field: it takes one {kind}'
+    return text

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import typing
 from typing import Any
 
 from rank_ssl.errors import UserError
@@ -129,6 +130,7 @@ class Config:
         """Raises UserError with the first field that cannot work."""
         if not isinstance(self.task, Task):
             raise UserError(f'config.task={self.task!r} is not a task: build one of rank_ssl.tasks')
+        _check_types(self, 'config')
         for field in ('mode', 'regime', 'reduction'):
             allowed = {'mode': MODES, 'regime': REGIMES, 'reduction': REDUCTIONS}[field]
             _one_of(f'config.{field}', getattr(self, field), allowed)
@@ -204,6 +206,17 @@ def arguments(text: str, *, allowed: tuple[str, ...], experiment: str) -> set[st
         name = pathlib.Path(experiment).name
         raise UserError(f'{name}:{word} is no argument of {name}; use {", ".join(allowed)}')
     return given
+
+
+def _check_types(part: Any, name: str) -> None:
+    """The command line checks types itself; an experiment file may set anything."""
+    for field in dataclasses.fields(part):
+        value, kind = getattr(part, field.name), typing.get_origin(field.type) or field.type
+        allowed = (float, int) if kind is float else (kind,)
+        if kind is not Task and type(value) not in allowed:
+            raise UserError(f'{name}.{field.name}={value!r} must be of type {kind.__name__}')
+        if dataclasses.is_dataclass(kind):
+            _check_types(value, f'{name}.{field.name}')
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -73,9 +73,10 @@ def _prepare(
 ) -> Prepared:
     command = [sys.executable, '-m', 'data_prep.prepare', name, f'--on_bad={data.on_bad}']
     data_dir = data.data_dir
-    if tiny and data.tiny:
+    if data.tiny:
         # A smoke run leaves nothing outside its workdir.
         data_dir = data_dir or str(pathlib.Path(workdir) / 'data')
+    if tiny and data.tiny:
         tiny_dir = pathlib.Path(workdir) / 'tiny' / name
         command += [f'--tiny={data.tiny}', f'--tiny_dir={tiny_dir}']
     options = {'part': part, 'manual_dir': manual_dir, 'data_dir': data_dir}
@@ -153,7 +154,12 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
     order = counter_rng(config.seed, SPLIT, 0, 0).permutation(len(train))
     held_out = max(1, round(data.validation * len(train)))
     left = len(train) - held_out
-    if data.labels > left or left < 1:
+    if left < 1:
+        raise UserError(
+            f'config.data.validation={data.validation} leaves none of the {len(train)} training '
+            'images to train on; use less, or prepare more images'
+        )
+    if data.labels > left:
         raise UserError(
             f'config.data.labels={data.labels} is more than the {left} training images left by '
             f'validation (config.data.validation={data.validation}); use at most {left}'

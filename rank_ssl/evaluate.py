@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -49,16 +48,24 @@ def buckets(shapes: Sequence[Shape], *, limit: int = MAX_SHAPES) -> list[Shape]:
     for shape in shapes:
         count[shape] = count.get(shape, 0) + 1
 
-    def added(a: Shape, b: Shape) -> int:
-        area = max(a[0], b[0]) * max(a[1], b[1])
-        return count[a] * (area - a[0] * a[1]) + count[b] * (area - b[0] * b[1])
-
     while len(count) > limit:
-        a, b = min(itertools.combinations(sorted(count), 2), key=lambda pair: added(*pair))
+        a, b = _cheapest(count)
         merged = max(a[0], b[0]), max(a[1], b[1])
         images = count.pop(a) + count.pop(b)
         count[merged] = count.get(merged, 0) + images
     return sorted(count)
+
+
+def _cheapest(count: dict[Shape, int]) -> tuple[Shape, Shape]:
+    """The two shapes whose common bounding shape adds the fewest pixels over all their images."""
+    shapes = sorted(count)
+    height, width = np.array(shapes, np.int64).T
+    area = np.maximum.outer(height, height) * np.maximum.outer(width, width)
+    added = np.array([count[shape] for shape in shapes]) * (area - height * width)
+    added += added.T
+    np.fill_diagonal(added, np.iinfo(np.int64).max)
+    a, b = np.unravel_index(added.argmin(), added.shape)
+    return shapes[a], shapes[b]
 
 
 def schedule(
@@ -129,7 +136,7 @@ class Evaluator:
             score, outputs = self._predict(params, *to_devices((image, valid), self._mesh))
             predicted[places] = np.asarray(score, np.float64)[: len(places)]
             for row, example in zip(rows, read, strict=False):
-                if places[row] < draw:
+                if row < len(places) and places[row] < draw:
                     drawn[places[row]] = self._drawn(
                         example, outputs, row, predicted[places[row]], shapes[places[row]], bucket
                     )
@@ -148,7 +155,10 @@ class Evaluator:
         self, examples: Examples, plan: list[tuple[Shape, list[int]]], rows: range
     ) -> Iterator[list[dict[str, Any]]]:
         """This process's examples of each batch of the plan, read ahead."""
-        mine = [[places[row] for row in rows if row < len(places)] for _, places in plan]
+        # Without a row of its own a process reads the first: it has to know how many views there are.
+        mine = [
+            [places[row] for row in rows if row < len(places)] or places[:1] for _, places in plan
+        ]
         stream = examples.read([place for places in mine for place in places], self._threads)
         for places in mine:
             yield [next(stream) for _ in places]
@@ -177,8 +187,7 @@ class Evaluator:
 
 def _padded(read: list[dict[str, Any]], bucket: Shape, rows: int) -> tuple[np.ndarray, np.ndarray]:
     """u8[rows, V, H, W, 3] and the valid (height, width) of each row; rows to spare are zeros."""
-    views = read[0]['views'].images.shape[0] if read else 1
-    image = np.zeros((rows, views, *bucket, 3), np.uint8)
+    image = np.zeros((rows, len(read[0]['views'].images), *bucket, 3), np.uint8)
     valid = np.tile(np.asarray(bucket, np.int32), (rows, 1))
     for row, example in enumerate(read):
         height, width = example['views'].images.shape[1:3]

@@ -95,7 +95,7 @@ def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path)
 
 def run_cells(cells: Sequence[Cell], steps: int) -> None:
     """Runs what is not finished, one after another. Raises UserError where a cell fails."""
-    config = _flag('--config')
+    config = cli.typed(sys.argv, 'config')[0]
     shared = [word for word in sys.argv[1:] if re.match(r'--config\.', word)]
     if SPLIT.value == 'val':
         shared.append('--config.evaluate_test=false')
@@ -188,16 +188,6 @@ def _finished(cell: Cell, steps: int) -> dict[str, Any]:
     if result is None:
         raise UserError(f'{cell.folder} holds no finished run: start the same command again')
     return result
-
-
-def _flag(name: str) -> str:
-    """The value of a flag as it was typed: `--config=FILE:args` or `--config FILE:args`."""
-    for place, word in enumerate(sys.argv):
-        if word.startswith(f'{name}='):
-            return word.partition('=')[2]
-        if word == name:
-            return sys.argv[place + 1]
-    raise UserError(f'{name} is missing')
 
 
 def _row(*cells: Any) -> str:

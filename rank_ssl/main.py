@@ -7,17 +7,28 @@ the signal's number after SIGTERM or SIGINT, when the state has been saved.
 import contextlib
 import json
 import pathlib
-import sys
 from typing import Any
 
 import jax
+from absl import flags
+from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, cli, logs
 from rank_ssl.config import Config
+from rank_ssl.errors import UserError
+
+DISTRIBUTED = flags.DEFINE_boolean(
+    'distributed', False, 'Start the same command on every host; they train as one.'
+)
+COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; pods know it.')
+PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes; pods know it.')
+PROCESS = flags.DEFINE_integer('process', None, 'The number of this process; pods know it.')
 
 
 def main(config: Config, workdir: pathlib.Path) -> None:
     """Runs config.mode in the workdir and prints the result."""
+    if DISTRIBUTED.value:
+        jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     first = jax.process_index() == 0
     with checkpoint.lock(workdir) if first else contextlib.nullcontext():
         result = run(config, workdir)
@@ -30,22 +41,36 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     # Slow imports wait until flags and fields are known to be right.
     from rank_ssl import data, results, train
 
-    splits = data.load_splits(config, *data.prepare(config, str(workdir)))
+    say = logs.Progress(config.steps).message
+    with _first_process_first():
+        prepared = data.prepare(config, str(workdir))
+    splits = data.load_splits(config, *prepared)
     if splits.partial:
-        print('the copy of the data set is incomplete: results say so', file=sys.stderr)
+        say('the copy of the data set is incomplete: results say so')
     this = train.create_run(config, workdir, splits)
     step = train.resume(this)
     if step is not None:
-        print(f'resumed from step {step}', file=sys.stderr)
+        say(f'resumed from step {step}')
+    elif config.mode == 'evaluate':
+        raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
     if config.mode == 'train':
-        if step is not None and step >= config.steps and (workdir / 'result.json').exists():
-            print(f'nothing to do: step {step} of {config.steps} is reached', file=sys.stderr)
-            return json.loads((workdir / 'result.json').read_text())
-        logs.write_json(workdir / 'config.json', config.to_dict())
+        if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
+            say(f'nothing to do: step {step} of {config.steps} is reached')
+            return done
+        if jax.process_index() == 0:
+            logs.write_json(workdir / 'config.json', config.to_dict())
         train.train(this, start=step or 0)
     sha256 = checkpoint.params_sha256(this.state.params)
     best_step = train.restore_best(this)
     return results.finish(this, params_sha256=sha256, best_step=best_step)
+
+
+def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
+    """The result.json of that step, where there is one with all that the config asks for."""
+    path = workdir / 'result.json'
+    result = json.loads(path.read_text()) if path.exists() else {}
+    tested = any(name.startswith('test/') for name in result)
+    return result if result.get('steps') == step and tested >= config.evaluate_test else None
 
 
 def print_result(result: dict[str, Any], workdir: pathlib.Path) -> None:
@@ -54,6 +79,17 @@ def print_result(result: dict[str, Any], workdir: pathlib.Path) -> None:
     lines = [f'{n} {v:.4g}' for n, v in result.items() if n.startswith(groups)]
     with contextlib.suppress(BrokenPipeError):
         print('\n'.join([*lines, f'results in {workdir}']), flush=True)
+
+
+@contextlib.contextmanager
+def _first_process_first() -> Any:
+    """The other processes wait here for the first: what it prepares on a shared disk they find."""
+    others = jax.process_index() > 0
+    if others:
+        multihost_utils.sync_global_devices('prepared')
+    yield
+    if not others and jax.process_count() > 1:
+        multihost_utils.sync_global_devices('prepared')
 
 
 if __name__ == '__main__':

@@ -25,13 +25,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def layout(groups: int, devices: int, accumulate: int = 1) -> tuple[int, int]:
-    """(G padded, parts): equal groups on each device, in as many equal parts, `accumulate` at most.
+    """(G padded, parts): equal groups on each device, in equal parts, `accumulate` at most.
 
-    The added groups weigh nothing: their masks are False.
+    A part has as few groups as `accumulate` parts allow, and there are as few parts as hold all
+    groups. The added groups weigh nothing: their masks are False.
     """
     per_device = -(-groups // devices)
-    parts = min(accumulate, per_device)
-    return devices * parts * -(-per_device // parts), parts
+    at_once = -(-per_device // accumulate)
+    parts = -(-per_device // at_once)
+    return devices * parts * at_once, parts
 
 
 def process_groups(padded: int, mesh: Mesh) -> range:

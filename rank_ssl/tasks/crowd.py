@@ -42,6 +42,8 @@ class Crowd:
 
     def check(self) -> None:
         """Raises UserError where a setting is out of its range."""
+        if self.cell < 1:
+            raise UserError(f'config.task.cell={self.cell} px must be 1 or greater; use 16')
         if self.size < self.cell or self.size % self.cell:
             near = max(self.cell, round(self.size / self.cell) * self.cell)
             raise UserError(
@@ -137,6 +139,9 @@ class Crowd:
         self, predictions: Sequence[Prediction], predicted: np.ndarray, true: np.ndarray
     ) -> dict[str, Any]:
         """Image, true and predicted density side by side (Fig. 6); a plot of the counts."""
+        figures = {'counts': plots.counts(true, predicted, title='Counts', unit=self.unit)}
+        if not predictions:
+            return figures
         truths = [
             density.cell_mass(
                 p.record['points'],
@@ -146,17 +151,15 @@ class Crowd:
             )
             for p in predictions
         ]
-        return {
-            'density': plots.density_rows(
-                [p.record['image'] for p in predictions],
-                truths,
-                [p.output for p in predictions],
-                true_counts=[self.label(p.record) for p in predictions],
-                predicted_counts=[p.predicted for p in predictions],
-                ids=[p.id for p in predictions],
-            ),
-            'counts': plots.counts(true, predicted, title='Counts', unit=self.unit),
-        }
+        figures['density'] = plots.density_rows(
+            [p.record['image'] for p in predictions],
+            truths,
+            [p.output for p in predictions],
+            true_counts=[self.label(p.record) for p in predictions],
+            predicted_counts=[p.predicted for p in predictions],
+            ids=[p.id for p in predictions],
+        )
+        return figures
 
     def ranked_figure(self, rng: np.random.Generator, record: Record) -> Any:
         """The nested squares on their source, and the crops in order (Fig. 4, bottom)."""

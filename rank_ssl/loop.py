@@ -1,0 +1,184 @@
+"""The steps of a run, one after another: what is logged, validated and saved between them."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from rank_ssl import checkpoint, logs, parallel
+from rank_ssl.config import Config
+from rank_ssl.data import Batches, BatchIterator, Examples, Splits
+from rank_ssl.errors import Stopped, UserError
+from rank_ssl.evaluate import Evaluation, Evaluator
+from rank_ssl.types import TrainState
+
+
+@dataclasses.dataclass
+class Run:
+    """What a run is made of. `state`, `best`, `position` and `seconds` change while it trains."""
+
+    config: Config
+    workdir: pathlib.Path
+    splits: Splits
+    mesh: Any
+    tx: Any
+    state: TrainState
+    evaluator: Evaluator
+    best: dict[str, Any] = dataclasses.field(default_factory=dict)  # step and validation metrics
+    last: dict[str, float] = dataclasses.field(default_factory=dict)  # newest validation metrics
+    position: dict[str, int] = dataclasses.field(default_factory=dict)  # of the data
+    seconds: float = 0.0  # of training, over all starts
+    images: int = 0  # forwarded in them
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return int(self.state.step)
+
+
+@dataclasses.dataclass
+class Loop:
+    """A run with the tools it needs while it trains; `log` is None but on the first process."""
+
+    run: Run
+    batches: Batches
+    iterator: BatchIterator
+    saver: checkpoint.Saver
+    progress: logs.Progress
+    log: logs.MetricsLog | None
+
+    def steps(self, step_fn: Callable, start: int, received: list[int]) -> None:
+        """Takes the steps after `start`. Raises Stopped when a signal is received."""
+        run, config, meter = self.run, self.run.config, logs.RateMeter()
+        images = config.data.groups * (config.ranked + config.labeled)
+        began, before = time.perf_counter(), run.seconds
+        for step in range(start + 1, config.steps + 1):
+            with meter.waiting():
+                batch = next(self.iterator)
+            run.state, metrics = step_fn(run.state, parallel.to_devices(batch, run.mesh))
+            run.images += images
+            last = step == config.steps
+            stop = _agreed_stop(received, step)
+            due = last or step % config.log_every == 0
+            if due:
+                # Reading a metric waits for the device; between log lines the host runs ahead.
+                values = {name: float(value) for name, value in metrics.items()}
+            meter.add(images)
+            if due:
+                self._log_step(step, values, meter)
+            if last or (config.eval_every and step % config.eval_every == 0):
+                self._validate(step)
+                meter = logs.RateMeter()  # validation is no training time
+            run.seconds = before + time.perf_counter() - began
+            if last or stop or step % config.checkpoint_every == 0:
+                self._save(step)
+            if stop:
+                self.saver.wait()
+                raise Stopped(stop)
+
+    def _log_step(self, step: int, values: dict[str, float], meter: logs.RateMeter) -> None:
+        config, skipped = self.run.config, int(self.run.state.skipped)
+        # A regime shows the losses it has.
+        absent = [] if config.labeled else ['regression']
+        absent += [] if config.ranked else ['ranking', 'rank_accuracy']
+        row = {name: value for name, value in values.items() if name not in absent}
+        speed = {'images_per_second': meter.images_per_second, 'data_wait': meter.waiting_share}
+        self._write(step, 'train', row | speed | {'skipped': skipped})
+        shown = {name: value for name, value in row.items() if name != 'grad_norm'}
+        extra = {'waiting': meter.waiting_share} | ({'skipped': skipped} if skipped else {})
+        self.progress.line(step, meter.images_per_second, shown | extra)
+        self._check_finite(step)
+
+    def _validate(self, step: int) -> None:
+        run = self.run
+        found = validate(run).metrics
+        run.last = found
+        self._write(step, 'val', found)
+        words = ', '.join(f'{name} {value:.4g}' for name, value in found.items())
+        self.progress.message(f'validation at step {step}: {words}')
+        if is_better(run.config, found, run.best.get('metrics')):
+            run.best = {'step': step, 'metrics': found}
+            folder = run.workdir / 'best'
+            checkpoint.save(folder, step, {'params': run.state.params}, {'best': run.best})
+            if jax.process_index() == 0:
+                checkpoint.prune(folder, 1, newest=step)
+
+    def _save(self, step: int) -> None:
+        run = self.run
+        self._check_finite(step)
+        run.position = self.iterator.position
+        meta = {
+            'data_position': run.position,
+            'best': run.best,
+            'last': run.last,
+            'seconds': run.seconds,
+            'images': run.images,
+            'config': run.config.to_dict(),
+            'data_fingerprint': run.splits.fingerprint,
+            'labeled_ids': run.splits.labeled.ids(),
+        }
+        self.saver.save(step, run.state, meta)
+
+    def _check_finite(self, step: int) -> None:
+        config, bad = self.run.config, int(self.run.state.bad_in_a_row)
+        if bad >= config.max_bad_steps:
+            ids = ', '.join(self.batches.ids(step - 1)[:10])
+            raise UserError(
+                f'{bad} non-finite gradients in a row up to step {step} (examples {ids}): lower '
+                f'config.optim.rate={config.optim.rate:g} or set config.optim.clip_norm; the last '
+                'checkpoint is kept'
+            )
+
+    def _write(self, step: int, group: str, values: dict[str, float]) -> None:
+        if self.log is not None:
+            self.log.write(step, {f'{group}/{name}': value for name, value in values.items()})
+
+
+def validate(run: Run) -> Evaluation:
+    """The state's predictions on the validation split."""
+    examples = Examples(run.splits.validation, run.config.task, run.config.seed)
+    return run.evaluator(run.state.params, examples)
+
+
+def is_better(config: Config, new: dict[str, float], old: dict[str, float] | None) -> bool:
+    """Whether the task's metric is better than before; anything is better than nan."""
+    name = config.task.best
+    if old is None or not math.isfinite(old[name]):
+        return True
+    return new[name] < old[name] if config.task.lower_is_better else new[name] > old[name]
+
+
+@contextlib.contextmanager
+def stop_signals() -> Iterator[list[int]]:
+    """A list that SIGTERM and SIGINT add their number to; a second SIGINT acts at once.
+
+    With several processes SIGTERM is left to jax, which agrees on a step with the others.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    numbers = [signal.SIGINT] + ([signal.SIGTERM] if jax.process_count() == 1 else [])
+    old = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield received
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _agreed_stop(received: list[int], step: int) -> int:
+    """The signal to stop for after this step, 0 for none; the same on all processes."""
+    if jax.process_count() > 1:
+        return signal.SIGTERM if multihost_utils.reached_preemption_sync_point(step) else 0
+    return received[0] if received else 0

@@ -1,0 +1,432 @@
+"""Splits and batches: the same bits for any workers, threads, devices and restarts."""
+
+import dataclasses
+import hashlib
+import io
+import multiprocessing
+import subprocess
+
+import absl.flags
+import numpy as np
+import pytest
+from PIL import Image
+
+from rank_ssl import data
+from rank_ssl.config import Config
+from rank_ssl.errors import UserError
+from rank_ssl.ops import crops
+from rank_ssl.tasks.crowd import Crowd
+from rank_ssl.types import Batch
+
+GROUPS, LABELS = 3, 2
+LEVELS = 5
+
+
+def make_config(*, regime: str = 'multitask', seed: int = 0, margin: float = 0.0, **fields):
+    """A small run; `fields` are of config.data."""
+    config = Config(task=Crowd(size=32, patch_min=24, patch_max=64), regime=regime, seed=seed)
+    config.margin = margin
+    base = {'tiny': 8, 'labels': 3, 'validation': 0.25, 'groups': GROUPS}
+    config.data = dataclasses.replace(
+        config.data, **base | {'labeled_per_group': LABELS} | fields
+    )
+    return config
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp('run')
+
+
+@pytest.fixture(scope='module')
+def prepared(workdir):
+    """Eight tiny drawn training scenes and four test scenes."""
+    main, folders = data.prepare(make_config(), str(workdir))
+    assert folders == []
+    return main
+
+
+@pytest.fixture(scope='module')
+def splits(prepared):
+    return data.load_splits(make_config(), prepared, [])
+
+
+@pytest.fixture(scope='module', autouse=True)
+def parsed_flags():
+    """grain's worker processes read absl's flags, which main has parsed in a run."""
+    if not absl.flags.FLAGS.is_parsed():
+        absl.flags.FLAGS.mark_as_parsed()
+
+
+def picture(array: np.ndarray, kind: str = 'PNG') -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(array).save(file, kind)
+    return file.getvalue()
+
+
+def records(number: int, *, shape=(40, 48), points=()) -> data.Records:
+    """Grey pictures in memory, of one channel on disk."""
+    rows = []
+    for n in range(number):
+        image = picture(np.full(shape, n, np.uint8))
+        rows.append({'image': image, 'id': f'made/{n:02d}'.encode(), 'height': shape[0],
+                     'width': shape[1], 'points': np.reshape(points, (-1, 2)),
+                     'count': len(points)})  # fmt: skip
+    return data.Records([rows], [(0, n) for n in range(number)])
+
+
+def made_splits(labeled: data.Records, unlabeled: data.Records) -> data.Splits:
+    return data.Splits(labeled, unlabeled, labeled, labeled, partial=False, fingerprint='')
+
+
+def digest(batch) -> str:
+    """Of every field's type, shape and bytes."""
+    arrays = batch._asdict() if isinstance(batch, Batch) else batch
+    found = hashlib.sha256()
+    for name in Batch._fields:
+        array = np.asarray(arrays[name])
+        found.update(f'{name} {array.dtype} {array.shape}'.encode() + array.tobytes())
+    return found.hexdigest()
+
+
+# Randomness
+
+
+def test_counter_rng_is_another_stream_for_each_of_its_numbers():
+    numbers = [(a, b, c, d) for a in range(3) for b in range(3) for c in range(3) for d in range(3)]
+    drawn = [data.counter_rng(*four).bit_generator.random_raw(4).tolist() for four in numbers]
+    assert len({word for words in drawn for word in words}) == 4 * len(numbers)
+    again = data.counter_rng(2, 1, 0, 2).bit_generator.random_raw(4).tolist()
+    assert again == drawn[numbers.index((2, 1, 0, 2))]
+
+
+def test_streams_have_numbers_of_their_own():
+    streams = data.SPLIT, data.RANKED, data.LABELED, data.EVALUATE, data.FIGURE
+    assert streams == (0, 1, 2, 3, 4)  # other numbers would change every run
+
+
+def test_golden_values_of_counter_rng():
+    raw = data.counter_rng(0, data.RANKED, 0, 0).bit_generator.random_raw(2)
+    assert raw.tolist() == GOLDEN_RAW
+    assert data.counter_rng(2**32 - 1, data.LABELED, 10_000, 49).random() == GOLDEN_RANDOM
+
+
+# Batches
+
+
+def test_a_batch_has_the_shapes_and_types_of_the_contract(splits):
+    batch = Batch(**data.Batches(make_config(), splits, range(GROUPS))[0])
+    images, shapes = LEVELS + LABELS, {name: array.shape for name, array in batch._asdict().items()}
+    assert shapes == {
+        'image': (GROUPS, images, 32, 32, 3),
+        'phi': (GROUPS, LEVELS),
+        'segments': (GROUPS, LEVELS),
+        'ranked_where': (GROUPS, LEVELS),
+        'target': (GROUPS, LABELS, 2, 2),
+        'labeled_where': (GROUPS, LABELS),
+    }
+    types = [np.uint8, np.float32, np.int32, np.bool_, np.float32, np.bool_]
+    assert [array.dtype for array in batch] == types
+    assert batch.ranked_where.all() and batch.labeled_where.all()
+
+
+def test_golden_phi_boxes_and_examples_of_the_first_step(splits):
+    batches = data.Batches(make_config(), splits, range(GROUPS))
+    assert batches[0]['phi'].astype(int).tolist() == GOLDEN_PHI
+    assert batches.ids(0) == GOLDEN_IDS
+    rng = data.counter_rng(0, data.RANKED, 0, 0)
+    boxes = crops.pyramid_boxes(rng, (64, 96))
+    assert boxes.tolist() == GOLDEN_BOXES
+    patches = [
+        crops.patch_box(data.counter_rng(0, data.LABELED, 0, i), (64, 96), min_side=24, max_side=64)
+        for i in range(2)
+    ]
+    assert [patch.tolist() for patch in patches] == GOLDEN_PATCHES
+
+
+def test_each_image_is_drawn_from_its_own_record_and_counter(splits):
+    config, step = make_config(), 4
+    batches = data.Batches(config, splits, range(GROUPS))
+    made, ids = batches[step], batches.ids(step)
+    by_id = {r['id']: r for s in (splits.labeled, splits.unlabeled) for r in map(s.__getitem__, range(len(s)))}  # fmt: skip
+    per_group = 1 + LABELS
+    for group in range(GROUPS):
+        ranked, *labeled = ids[group * per_group : (group + 1) * per_group]
+        rng = data.counter_rng(0, data.RANKED, step, group)
+        expected = config.task.ranked_set(rng, by_id[ranked])
+        np.testing.assert_array_equal(made['image'][group, :LEVELS], expected.images)
+        np.testing.assert_array_equal(made['phi'][group], expected.phi)
+        for r, name in enumerate(labeled):
+            rng = data.counter_rng(0, data.LABELED, step, group * LABELS + r)
+            image, target = config.task.labeled(rng, by_id[name])
+            np.testing.assert_array_equal(made['image'][group, LEVELS + r], image)
+            np.testing.assert_array_equal(made['target'][group, r], target)
+
+
+@pytest.mark.parametrize('devices', [1, 2, 4])
+def test_the_groups_of_all_devices_are_the_batch_and_padding_is_empty(splits, devices):
+    config, each = make_config(), 4 // devices
+    whole = data.Batches(config, splits, range(GROUPS))
+    shares = [
+        data.Batches(config, splits, range(each * d, each * (d + 1))) for d in range(devices)
+    ]
+    for step in (0, 5):
+        parts = [share[step] for share in shares]
+        ids = [name for share in shares for name in share.ids(step)]
+        assert ids == whole.ids(step)
+        for name, expected in whole[step].items():
+            found = np.concatenate([part[name] for part in parts])
+            np.testing.assert_array_equal(found[:GROUPS], expected)
+            assert found.shape[0] == 4 and not found[GROUPS:].any()
+
+
+@pytest.mark.parametrize('threads', [1, 3])
+def test_threads_change_nothing_at_any_start(splits, threads):
+    config = make_config(threads=threads)
+    batches = data.Batches(config, splits, range(4))
+    expected = [digest(batches[step]) for step in range(6)]
+    assert len(set(expected)) == 6
+    for start in range(6):
+        iterator = data.BatchIterator(batches, config.data, start=start)
+        assert iterator.position == {'next_step': start}
+        assert [digest(next(iterator)) for _ in range(6 - start)] == expected[start:]
+        assert iterator.position == {'next_step': 6}
+        iterator.close()
+
+
+def test_a_run_goes_on_from_its_position_with_any_number_of_workers(splits):
+    config = make_config(prefetch=1)
+    batches = data.Batches(config, splits, range(4))
+    position, found = 0, []
+    for workers, steps in ((2, 3), (0, 2), (1, 2), (2, 1)):
+        config.data.workers = workers
+        iterator = data.BatchIterator(batches, config.data, start=position)
+        found += [digest(next(iterator)) for _ in range(steps)]
+        position = iterator.position['next_step']
+        assert bool(multiprocessing.active_children()) == bool(workers)
+        iterator.close()
+        assert not multiprocessing.active_children()
+    assert position == 8
+    assert found == [digest(batches[step]) for step in range(8)]
+
+
+def test_every_epoch_passes_each_record_once_in_another_order():
+    labeled, unlabeled, epochs = records(7), records(10), 4
+    config = make_config(groups=5)
+    batches = data.Batches(config, made_splits(labeled, unlabeled), range(5))
+    steps = [np.array(batches.ids(step)).reshape(5, 1 + LABELS) for step in range(28)]
+    ranked = np.concatenate([ids[:, 0] for ids in steps])
+    regressed = np.concatenate([ids[:, 1:].ravel() for ids in steps])
+    for passed, source in ((ranked, unlabeled), (regressed, labeled)):
+        orders = passed[: epochs * len(source)].reshape(epochs, -1)
+        assert all(sorted(order) == source.ids() for order in orders)
+        assert len({tuple(order) for order in orders}) == epochs
+    other = data.Batches(make_config(groups=5, seed=1), made_splits(labeled, unlabeled), range(5))
+    assert [other.ids(step) for step in range(2)] != [batches.ids(step) for step in range(2)]
+
+
+def test_both_orders_of_one_set_of_records_are_apart():
+    same = records(12)
+    config = make_config(groups=12, labeled_per_group=1)
+    ids = data.Batches(config, made_splits(same, same), range(12)).ids(0)
+    assert sorted(ids[::2]) == sorted(ids[1::2]) == same.ids() and ids[::2] != ids[1::2]
+
+
+@pytest.mark.parametrize('regime, levels, labels', [('baseline', 0, LABELS), ('ranking', 5, 0)])
+def test_regimes_hold_only_their_own_images(prepared, splits, regime, levels, labels):
+    whole = data.Batches(make_config(), splits, range(GROUPS))[2]
+    config = make_config(regime=regime)
+    own = data.load_splits(config, prepared, [])
+    found = data.Batches(config, own, range(GROUPS))
+    batch = found[2]
+    assert len(found.ids(2)) == GROUPS * (bool(levels) + labels)
+    assert batch['phi'].shape == (GROUPS, levels) and batch['target'].shape[:2] == (GROUPS, labels)
+    kept = slice(LEVELS, None) if regime == 'baseline' else slice(0, LEVELS)
+    np.testing.assert_array_equal(batch['image'], whole['image'][:, kept])
+    for name in ('target', 'labeled_where') if labels else ('phi', 'segments', 'ranked_where'):
+        np.testing.assert_array_equal(batch[name], whole[name])
+
+
+def test_a_regime_needs_no_records_of_the_other():
+    some, none = records(3), records(0)
+    for regime, chosen in (('baseline', (some, none)), ('ranking', (none, some))):
+        batches = data.Batches(make_config(regime=regime), made_splits(*chosen), range(GROUPS))
+        assert batches[0]['image'].shape[0] == GROUPS
+
+
+@pytest.mark.parametrize('shape', [(40, 48), (14, 20), (1, 1)])
+def test_grey_small_pictures_without_persons_make_batches(shape):
+    some = records(2, shape=shape)
+    batch = data.Batches(make_config(), made_splits(some, some), range(GROUPS))[0]
+    assert batch['image'].shape == (GROUPS, LEVELS + LABELS, 32, 32, 3)
+    assert set(batch['image'].ravel()) == {0, 1}  # record n is of grey n
+    assert not batch['target'].any() and batch['labeled_where'].all()
+    assert (batch['phi'] <= min(shape)).all()
+
+
+# Splits
+
+
+def ids_of(splits: data.Splits) -> dict[str, list[str]]:
+    names = 'labeled', 'unlabeled', 'validation', 'test'
+    return {name: getattr(splits, name).ids() for name in names}
+
+
+@pytest.mark.parametrize('labels, expected', [(3, 3), (1, 1), (6, 6), (0, 6)])
+def test_splits_are_disjoint_and_cover_the_training_set(prepared, labels, expected):
+    config = make_config(labels=labels, regime='baseline')
+    found = ids_of(data.load_splits(config, prepared, []))
+    assert {name: len(ids) for name, ids in found.items()} == {
+        'labeled': expected, 'unlabeled': 6 - expected, 'validation': 2, 'test': 4,
+    }  # fmt: skip
+    train = found['labeled'] + found['unlabeled'] + found['validation']
+    assert sorted(train) == [f'train/{i:04d}' for i in range(8)]
+    assert found['test'] == [f'test/{i:04d}' for i in range(4)]
+
+
+def test_splits_are_draws_from_the_seed_alone(prepared, splits):
+    again = data.load_splits(make_config(), prepared, [])
+    assert ids_of(again) == ids_of(splits) and again.fingerprint == splits.fingerprint
+    drawn = [ids_of(data.load_splits(make_config(seed=s), prepared, [])) for s in range(5)]
+    for name in ('labeled', 'validation'):
+        assert len({tuple(found[name]) for found in drawn}) > 2
+    assert all(found['test'] == drawn[0]['test'] for found in drawn)
+
+
+def test_paired_arms_share_labels_and_validation(prepared, splits):
+    for options in ({'regime': 'baseline'}, {'margin': 5.0}, {'unlabeled_labeled': True},
+                    {'groups': 7}, {'unlabeled_rest': False, 'unlabeled_labeled': True}):  # fmt: skip
+        found = ids_of(data.load_splits(make_config(**options), prepared, []))
+        for name in ('labeled', 'validation', 'test'):
+            assert found[name] == ids_of(splits)[name]
+
+
+def test_more_labels_extend_fewer(prepared):
+    few, more = (data.load_splits(make_config(labels=n), prepared, []) for n in (2, 4))
+    assert more.labeled.ids()[:2] == few.labeled.ids()
+    assert more.validation.ids() == few.validation.ids()
+
+
+@pytest.mark.parametrize(
+    'rest, labeled, expected',
+    [(True, False, ['rest']), (True, True, ['rest', 'labeled']), (False, True, ['labeled'])],
+)
+def test_what_serves_unlabeled(prepared, splits, rest, labeled, expected):
+    config = make_config(unlabeled_rest=rest, unlabeled_labeled=labeled)
+    found = data.load_splits(config, prepared, []).unlabeled.ids()
+    of = {'rest': splits.unlabeled.ids(), 'labeled': splits.labeled.ids()}
+    assert found == [name for part in expected for name in of[part]]
+
+
+def test_every_nth_test_image_is_evaluated(prepared):
+    found = data.load_splits(make_config(test_stride=3), prepared, [])
+    assert found.test.ids() == ['test/0000', 'test/0003']
+
+
+@pytest.mark.parametrize(
+    'fields, words',
+    [
+        ({'labels': 7}, ['config.data.labels=7', '6 training images', 'use at most 6']),
+        ({'labels': 6}, ['config.data.labels=6', 'unlabeled_labeled=true', 'regime=baseline']),
+        ({'labels': 0}, ['no unlabeled image', 'config.data.unlabeled_dirs']),
+        ({'unlabeled_rest': False}, ['no unlabeled image', 'unlabeled_labeled=true']),
+        ({'labels': 0, 'validation': 0.99}, ['config.data.validation=0.99', 'none of the 8']),
+    ],
+)
+def test_a_split_that_would_be_empty_is_refused_with_the_cure(prepared, fields, words):
+    with pytest.raises(UserError) as raised:
+        data.load_splits(make_config(**fields), prepared, [])
+    message = str(raised.value)
+    assert '\n' not in message and all(word in message for word in words), message
+
+
+def test_validation_holds_at_least_one_image(prepared):
+    found = data.load_splits(make_config(validation=0.01), prepared, [])
+    assert len(found.validation) == 1
+
+
+def test_the_fingerprint_tells_seed_rows_and_sources(prepared, splits):
+    other = [
+        make_config(seed=1), make_config(labels=4), make_config(validation=0.4),
+    ]  # fmt: skip
+    found = [data.load_splits(config, prepared, []).fingerprint for config in other]
+    copy = data.Prepared(prepared.path, prepared.report | {'fingerprint': 'another'})
+    found.append(data.load_splits(make_config(), copy, []).fingerprint)
+    found.append(data.load_splits(make_config(), prepared, [copy]).fingerprint)
+    found.append(splits.fingerprint)
+    assert len(set(found)) == len(found)
+
+
+def test_partial_copies_are_reported(prepared):
+    copy = data.Prepared(prepared.path, prepared.report | {'partial': True})
+    assert not data.load_splits(make_config(), prepared, []).partial
+    assert data.load_splits(make_config(), copy, []).partial
+    assert data.load_splits(make_config(), prepared, [copy]).partial
+
+
+# Records and examples
+
+
+def test_records_are_decoded_on_reading_and_keep_their_annotations(prepared):
+    train = prepared.records('train')
+    assert len(train) == 8
+    one = train[2]
+    assert one['id'] == 'train/0002' and one['index'] == 2
+    assert one['image'].shape == (64, 96, 3) and one['image'].dtype == np.uint8
+    assert one['points'].shape == (one['count'], 2)
+    assert isinstance(train.raw(2)['image'], bytes)
+    both = train.take([5, 1]) + prepared.records('test', [3])
+    assert both.ids() == ['train/0005', 'train/0001', 'test/0003']
+    assert both[2]['index'] == 2 and both.take([2, 0]).ids() == ['test/0003', 'train/0005']
+
+
+def test_examples_of_a_split(prepared, splits):
+    examples = data.Examples(splits.test, Crowd(size=32, eval_side=50), 0)
+    assert examples.shapes() == [(48, 64)] * 4  # 50 px by 33, up to multiples of 16
+    read = list(examples.read([3, 0, 2], 2))
+    assert [example['record']['id'] for example in read] == ['test/0003', 'test/0000', 'test/0002']
+    for place, example in zip([3, 0, 2], read, strict=True):
+        assert example['views'].images.shape == (1, 48, 64, 3)
+        assert examples.id(place) == example['record']['id']
+        assert examples.label(place) == len(splits.test.raw(place)['points'])
+    assert list(examples.read([], 2)) == []
+
+
+# Preparation
+
+
+def test_unlabeled_folders_are_added_and_leave_nothing_outside_the_workdir(
+    prepared, workdir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    folder = tmp_path / 'photos'
+    (folder / 'deep').mkdir(parents=True)
+    (folder / 'a.jpg').write_bytes(picture(np.full((20, 30), 90, np.uint8), 'JPEG'))
+    (folder / 'deep' / 'b.png').write_bytes(picture(np.full((50, 40, 3), 7, np.uint8)))
+    config = make_config(unlabeled_dirs=(str(folder),))
+    main, folders = data.prepare(config, str(workdir))
+    assert main.path == prepared.path and not (tmp_path / 'cache').exists()
+    found = data.load_splits(config, main, folders)
+    assert found.unlabeled.ids()[-2:] == ['a.jpg', 'deep/b.png'] and len(found.unlabeled) == 5
+    grey = found.unlabeled[3]['image']
+    assert grey.shape == (20, 30, 3) and (np.abs(grey.astype(int) - 90) < 4).all()
+    batches = data.Batches(config, found, range(GROUPS))
+    passed = {name for step in range(4) for name in batches.ids(step)[:: 1 + LABELS]}
+    assert {'a.jpg', 'deep/b.png'} <= passed
+    assert all(np.isfinite(batches[step]['phi']).all() for step in range(2))
+
+
+def test_what_the_preparation_refuses_is_said_once(tmp_path, capfd):
+    config = make_config(dataset='shanghaitech', part='part_A', tiny=0, manual_dir=str(tmp_path),
+                         data_dir=str(tmp_path / 'prepared'))  # fmt: skip
+    with pytest.raises(data.PreparationRefused):
+        data.prepare(config, str(tmp_path))
+    assert str(tmp_path) in capfd.readouterr().err
+
+
+@pytest.mark.parametrize('code, out', [(1, ''), (-9, 'path'), (0, '')])
+def test_a_preparation_that_breaks_is_named_with_its_command(monkeypatch, tmp_path, code, out):
+    done = subprocess.CompletedProcess([], code, stdout=out)
+    monkeypatch.setattr(subprocess, 'run', lambda command, **options: done)
+    with pytest.raises(UserError, match=f'exit code {code}.*data_prep.prepare synthetic_crowd'):
+        data.prepare(make_config(), str(tmp_path))

@@ -1,0 +1,266 @@
+"""Evaluation in padded buckets against one image at a time, its shapes, several devices."""
+
+import csv
+import functools
+import itertools
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from rank_ssl import evaluate, parallel
+from rank_ssl.data import Examples
+from rank_ssl.evaluate import Evaluation, Evaluator, buckets, schedule
+from rank_ssl.models import make_network
+from rank_ssl.models.network import init_params, make_apply
+from rank_ssl.tasks.crowd import Crowd
+
+SCRIPT = Path(__file__).with_name('evaluate_facts.py')
+TASK = Crowd(size=32)
+records = runpy.run_path(str(SCRIPT))['records']
+shapes_of_images = st.lists(
+    st.tuples(st.integers(1, 12).map(lambda n: 16 * n), st.integers(1, 12).map(lambda n: 16 * n)),
+    min_size=1,
+    max_size=25,
+)
+
+
+def fits(shape, bucket) -> bool:
+    return shape[0] <= bucket[0] and shape[1] <= bucket[1]
+
+
+def area(shapes, chosen) -> int:
+    """Pixels computed, each image in the smallest bucket that holds it."""
+    return sum(min(b[0] * b[1] for b in chosen if fits(shape, b)) for shape in shapes)
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes_of_images, st.integers(1, 9))
+def test_buckets_hold_every_shape_and_no_more_area_than_one(shapes, limit):
+    chosen = buckets(shapes, limit=limit)
+    assert len(chosen) <= limit and len(set(chosen)) == len(chosen)
+    assert all(any(fits(shape, bucket) for bucket in chosen) for shape in shapes)
+    bound = max(h for h, _ in shapes), max(w for _, w in shapes)
+    assert area(shapes, chosen) <= area(shapes, [bound])
+    if len(set(shapes)) <= limit:
+        assert chosen == sorted(set(shapes))
+
+
+def cheapest_merges(shapes, limit: int) -> list[tuple[int, int]]:
+    """The greedy choice of `buckets` by an exhaustive loop over pairs."""
+    groups = [[shape] * shapes.count(shape) for shape in sorted(set(shapes))]
+
+    def bound(group):
+        return max(h for h, _ in group), max(w for _, w in group)
+
+    weights = [(bound(group), len(group)) for group in groups]
+    while len(weights) > limit:
+        costs = {}
+        for (a, n), (b, m) in itertools.combinations(sorted(weights), 2):
+            both = bound([a, b])
+            costs[a, b] = n * (both[0] * both[1] - a[0] * a[1])
+            costs[a, b] += m * (both[0] * both[1] - b[0] * b[1])
+        a, b = min(costs, key=costs.__getitem__)
+        counts = dict(weights)
+        merged, images = bound([a, b]), counts.pop(a) + counts.pop(b)
+        counts[merged] = counts.get(merged, 0) + images
+        weights = list(counts.items())
+    return sorted(shape for shape, _ in weights)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes_of_images, st.integers(1, 6))
+def test_buckets_merge_the_cheapest_pair_first(shapes, limit):
+    assert buckets(shapes, limit=limit) == cheapest_merges(shapes, limit)
+
+
+def test_buckets_of_a_hand_picked_case():
+    shapes = [(16, 16), (16, 32), (160, 160), (160, 176), (160, 160)]
+    assert buckets(shapes, limit=2) == [(16, 32), (160, 176)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes_of_images, st.integers(1, 4), st.integers(1, 5))
+def test_a_schedule_takes_each_place_once_into_its_smallest_bucket(shapes, limit, batch):
+    chosen = buckets(shapes, limit=limit)
+    plan = schedule(shapes, chosen, batch)
+    assert sorted(place for _, places in plan for place in places) == list(range(len(shapes)))
+    for bucket, places in plan:
+        assert 1 <= len(places) <= batch
+        for place in places:
+            assert fits(shapes[place], bucket)
+            size = bucket[0] * bucket[1]
+            assert size == min(b[0] * b[1] for b in chosen if fits(shapes[place], b))
+    full = [len(places) == batch for _, places in plan]
+    assert full.count(False) <= len(chosen)
+
+
+@pytest.mark.parametrize('split, images', [('test', 182), ('*', 482)])
+@pytest.mark.parametrize('eval_side, allowed', [(0, 0.15), (512, 0.05)])
+def test_part_a_in_eight_shapes(real_data, split, images, eval_side, allowed):
+    task, folder = Crowd(eval_side=eval_side), real_data / 'shanghaitech' / 'part_A'
+    sizes = []
+    for path in sorted(folder.glob(f'{split}_data/images/*.jpg')):
+        with Image.open(path) as image:  # reads the header alone
+            sizes.append((image.height, image.width))
+    if len(sizes) != images:
+        pytest.skip(f'{folder} holds {len(sizes)} of {images} images')
+    shapes = [task.view_shape(*size) for size in sizes]
+    chosen = buckets(shapes)
+    overhead = area(shapes, chosen) / sum(h * w for h, w in shapes) - 1
+    assert len(set(shapes)) > 8 >= len(chosen)
+    assert overhead < allowed  # measured: .11 and .12 as they are, .03 at 512 px
+
+
+SIZES = [(33, 64), (64, 64), (16, 16), (48, 33), (60, 48), (20, 31), (64, 20)]
+
+
+@pytest.fixture(scope='module')
+def network():
+    """(apply, params) of a small VGG whose outputs are not near zero."""
+    net = make_network(
+        backbone='vgg8', width=0.1, blocks=5, last_pool=False, frozen_blocks=0, dtype='float32',
+        remat=False, pixels='torch', head=TASK.head(),
+    )  # fmt: skip
+    params = init_params(net, jax.random.key(0), 32)
+    params['head']['bias'] = params['head']['bias'] + 0.5
+    return make_apply(net), params
+
+
+@pytest.fixture(scope='module')
+def alone(network):
+    """Each example's output when it is forwarded by itself, without padding beyond its view."""
+    apply_fn, params = network
+    examples = Examples(records(SIZES), TASK, 0)
+    forward = jax.jit(apply_fn)
+    found = [examples[i]['views'].images[0] for i in range(len(examples))]
+    return [np.asarray(forward(params, view)) for view in found]
+
+
+@pytest.mark.parametrize('limit, batch', [(1, 1), (2, 3), (4, 2)])
+def test_predictions_do_not_depend_on_buckets_and_batches(
+    network, alone, monkeypatch, limit, batch
+):
+    monkeypatch.setattr(evaluate, 'buckets', functools.partial(buckets, limit=limit))
+    apply_fn, params = network
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    evaluator = Evaluator(TASK, apply_fn, mesh, batch=batch)
+    steps = []
+    found = evaluator(
+        params,
+        Examples(records(SIZES), TASK, 0),
+        draw=4,
+        progress=lambda done, total: steps.append((done, total)),
+    )
+    assert found.ids == [f'made/{n}' for n in range(7)] and found.true.tolist() == list(range(7))
+    expected = [output.sum() for output in alone]
+    np.testing.assert_allclose(found.predicted, expected, rtol=1e-4, atol=1e-4)
+    assert found.metrics == TASK.metrics(found.predicted, found.true)
+    assert evaluator.compiled_shapes <= limit
+    assert steps[-1] == (7, 7) and [done for done, _ in steps] == sorted({d for d, _ in steps})
+    assert [one.id for one in found.drawn] == ['made/0', 'made/1', 'made/2', 'made/3']
+    for n, one in enumerate(found.drawn):
+        assert one.output.shape == alone[n].shape
+        np.testing.assert_allclose(one.output, alone[n], rtol=1e-4, atol=1e-4)
+        assert one.image.shape == (*TASK.view_shape(*SIZES[n]), 3)
+        assert one.predicted == found.predicted[n]
+        assert one.record['count'] == n and one.record['image'].shape[:2] == SIZES[n]
+
+
+def test_thirty_shapes_are_at_most_eight_programs():
+    traced = []
+
+    def cells(params, image, *, valid):
+        traced.append(image.shape)
+        height, width = image.shape[0] // 16, image.shape[1] // 16
+        return params * jnp.ones((height, width)) * valid[0]
+
+    rng = np.random.default_rng(1)
+    sizes = [tuple(map(int, rng.integers(1, 100, 2))) for _ in range(30)]
+    examples = Examples(records(sizes), TASK, 0)
+    assert len(set(examples.shapes())) > 8
+    evaluator = Evaluator(TASK, cells, parallel.make_mesh(jax.devices()[:1]))
+    for _ in range(2):
+        evaluator(jnp.float32(1), examples)
+        assert len(traced) == len(set(traced)) == evaluator.compiled_shapes <= 8
+
+
+class Grey(Crowd):
+    """A task whose output is one number."""
+
+    def score(self, output):
+        return output
+
+
+def test_an_output_that_is_no_map_is_drawn_whole():
+    def grey(params, image, *, valid):
+        return params * image.astype(jnp.float32).sum()
+
+    evaluator = Evaluator(Grey(), grey, parallel.make_mesh(jax.devices()[:1]), batch=2)
+    found = evaluator(jnp.float32(0.1), Examples(records([(16, 16), (16, 16)]), Grey(), 0), draw=2)
+    for n, one in enumerate(found.drawn):
+        assert one.output.shape == () and one.output == pytest.approx(found.predicted[n])
+        assert found.predicted[n] == pytest.approx(0.1 * one.image.sum(), rel=1e-5)
+
+
+def test_the_table_of_predictions_has_one_line_an_example(tmp_path):
+    found = Evaluation(
+        ids=['a,b', 'ünï/2'], true=np.array([3.0, 1234.5]), predicted=np.array([np.pi, -2e-7]),
+        metrics={}, drawn=[],
+    )  # fmt: skip
+    found.write_csv(tmp_path / 'predictions.csv')
+    with open(tmp_path / 'predictions.csv', newline='', encoding='utf-8') as file:
+        rows = list(csv.reader(file))
+    assert rows == [['id', 'true', 'predicted'], ['a,b', '3', '3.14159'],
+                    ['ünï/2', '1234.5', '-2e-07']]  # fmt: skip
+
+
+def start(devices: int, *arguments: str) -> subprocess.Popen:
+    flags = f'--xla_force_host_platform_device_count={devices}'
+    environment = {**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(SCRIPT.parents[1])}
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *arguments],
+        env={**environment, 'JAX_PLATFORMS': 'cpu'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def facts(process: subprocess.Popen) -> dict:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def test_four_devices_predict_what_one_does():
+    found = facts(start(4))
+    assert found['one']['predicted'] == pytest.approx(found['all']['predicted'], rel=1e-6)
+    assert found['one']['drawn'] == pytest.approx(found['all']['drawn'], rel=1e-6)
+    # The mean of both views; the first one is the picture that is drawn.
+    for n, total in enumerate(found['one']['drawn'].values()):
+        assert 0.7 * total < found['one']['predicted'][n] < 0.75 * total
+    assert {shape[0] for shape in found['one']['traced']} == {1}
+    assert {shape[0] for shape in found['all']['traced']} == {4}
+
+
+def test_two_processes_predict_the_same_with_the_same_programs():
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = str(probe.getsockname()[1])
+    both = [start(2, '2', number, port) for number in ('0', '1')]
+    first, second = (facts(process)['all'] for process in both)
+    assert first['predicted'] == second['predicted']
+    assert first['traced'] == second['traced'] and all(shape[1] == 2 for shape in first['traced'])
+    assert first['drawn'].keys() | second['drawn'].keys() == {'made/0', 'made/1', 'made/2'}
