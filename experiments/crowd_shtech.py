@@ -63,7 +63,7 @@ def evidence(made: config.Config, task: Crowd) -> None:
     made.model.frozen_blocks = 3  # conv1-conv3 stay ImageNet's
     made.data.labels = 30
     made.data.unlabeled_labeled = False  # the other 240 training images serve unlabeled
-    made.data.groups = 2
+    made.data.groups = 1
     made.data.test_stride = 2
     made.optim.name = 'adam'
     made.optim.rate = 1e-4
@@ -73,9 +73,10 @@ def evidence(made: config.Config, task: Crowd) -> None:
     made.margin = 5.0
     made.rank_weight = 1.0
     made.accumulate = 1
-    made.steps = 250
-    made.eval_every = 125
-    made.checkpoint_every = 50
+    made.optim.warmup = 25
+    made.steps = 400
+    made.eval_every = 200
+    made.checkpoint_every = 100
     made.eval_batch = 1
 
 

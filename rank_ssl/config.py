@@ -96,7 +96,7 @@ class Optim:
     head_rate: float = 10.0  # factor on the rate of the task's new layers (released code)
     schedule: str = 'step'  # 'step', 'cosine' (to 0 at the last step) or 'constant'
     decay_every: int = 5000  # steps between decays (6.2)
-    decay_factor: float = 0.1
+    decay_factor: float = 0.1  # what each of them multiplies the rate with
     warmup: int = 0  # steps of linear warm-up
     clip_norm: float = 0.0  # bound on the global gradient norm; 0 = none
 
@@ -214,7 +214,8 @@ def _check_types(part: Any, name: str) -> None:
         value, kind = getattr(part, field.name), typing.get_origin(field.type) or field.type
         allowed = (float, int) if kind is float else (kind,)
         if kind is not Task and type(value) not in allowed:
-            raise UserError(f'{name}.{field.name}={value!r} must be of type {kind.__name__}')
+            word = getattr(kind, '__name__', kind)
+            raise UserError(f'{name}.{field.name}={value!r} must be of type {word}')
         if dataclasses.is_dataclass(kind):
             _check_types(value, f'{name}.{field.name}')
 

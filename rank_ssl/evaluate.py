@@ -155,7 +155,7 @@ class Evaluator:
         self, examples: Examples, plan: list[tuple[Shape, list[int]]], rows: range
     ) -> Iterator[list[dict[str, Any]]]:
         """This process's examples of each batch of the plan, read ahead."""
-        # Without a row of its own a process reads the first: it has to know how many views there are.
+        # A process without a row of its own reads one all the same: it needs the number of views.
         mine = [
             [places[row] for row in rows if row < len(places)] or places[:1] for _, places in plan
         ]

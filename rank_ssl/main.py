@@ -6,6 +6,7 @@ the signal's number after SIGTERM or SIGINT, when the state has been saved.
 
 import contextlib
 import json
+import math
 import pathlib
 from typing import Any
 
@@ -76,7 +77,9 @@ def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any]
 def print_result(result: dict[str, Any], workdir: pathlib.Path) -> None:
     """The metrics of a run and where the rest is, on stdout."""
     groups = ('test/', 'best/', 'final/')
-    lines = [f'{n} {v:.4g}' for n, v in result.items() if n.startswith(groups)]
+    # result.json has null for nan.
+    shown = {n: math.nan if v is None else v for n, v in result.items() if n.startswith(groups)}
+    lines = [f'{name} {value:.4g}' for name, value in shown.items()]
     with contextlib.suppress(BrokenPipeError):
         print('\n'.join([*lines, f'results in {workdir}']), flush=True)
 

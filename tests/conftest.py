@@ -1,10 +1,13 @@
 """For every test: the CPU as device, one compilation cache, the real data, runs of main."""
 
+import functools
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -54,5 +57,35 @@ def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
             capture_output=True,
             text=True,
         )
+
+    return run
+
+
+class SmokeRun(NamedTuple):
+    """A finished run of an experiment's smoke form, shared by the tests: they must not change it."""
+
+    workdir: Path
+    done: subprocess.CompletedProcess[str]
+    seconds: float  # of CPU time
+
+
+@pytest.fixture(scope='session')
+def smoke_run(
+    run_main: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str], SmokeRun]:
+    """smoke_run('quickstart.py:smoke'): that experiment as a command, run once per session.
+
+    The workdir's name has a space and letters that are not ASCII.
+    """
+
+    @functools.cache
+    def run(experiment: str) -> SmokeRun:
+        workdir = tmp_path_factory.mktemp('smoke') / 'essai 実験'
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = run_main([f'--config=experiments/{experiment}', f'--workdir={workdir}'])
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        return SmokeRun(workdir, done, seconds)
 
     return run

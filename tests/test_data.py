@@ -21,15 +21,37 @@ from rank_ssl.types import Batch
 GROUPS, LABELS = 3, 2
 LEVELS = 5
 
+# Any other value changes every run that somebody wants to repeat.
+GOLDEN_RAW = [3908118788357988974, 3976118584364544030]
+GOLDEN_RANDOM = 0.18596676272279888
+GOLDEN_PHI = [[59, 44, 33, 25, 19], [63, 47, 35, 27, 20], [62, 47, 35, 26, 20]]
+GOLDEN_IDS = [
+    'train/0004',
+    'train/0006',
+    'train/0001',
+    'train/0003',
+    'train/0007',
+    'train/0001',
+    'train/0002',
+    'train/0006',
+    'train/0007',
+]
+GOLDEN_BOXES = [
+    [0, 15, 59, 74],
+    [8, 23, 52, 67],
+    [13, 28, 46, 61],
+    [17, 32, 42, 57],
+    [20, 35, 39, 54],
+]
+GOLDEN_PATCHES = [[4, 31, 50, 77], [27, 8, 60, 41]]
+
 
 def make_config(*, regime: str = 'multitask', seed: int = 0, margin: float = 0.0, **fields):
     """A small run; `fields` are of config.data."""
     config = Config(task=Crowd(size=32, patch_min=24, patch_max=64), regime=regime, seed=seed)
     config.margin = margin
     base = {'tiny': 8, 'labels': 3, 'validation': 0.25, 'groups': GROUPS}
-    config.data = dataclasses.replace(
-        config.data, **base | {'labeled_per_group': LABELS} | fields
-    )
+    config.data = dataclasses.replace(config.data, **base | {'labeled_per_group': LABELS} | fields)
     return config
 
 
@@ -89,9 +111,6 @@ def digest(batch) -> str:
     return found.hexdigest()
 
 
-# Randomness
-
-
 def test_counter_rng_is_another_stream_for_each_of_its_numbers():
     numbers = [(a, b, c, d) for a in range(3) for b in range(3) for c in range(3) for d in range(3)]
     drawn = [data.counter_rng(*four).bit_generator.random_raw(4).tolist() for four in numbers]
@@ -109,9 +128,6 @@ def test_golden_values_of_counter_rng():
     raw = data.counter_rng(0, data.RANKED, 0, 0).bit_generator.random_raw(2)
     assert raw.tolist() == GOLDEN_RAW
     assert data.counter_rng(2**32 - 1, data.LABELED, 10_000, 49).random() == GOLDEN_RANDOM
-
-
-# Batches
 
 
 def test_a_batch_has_the_shapes_and_types_of_the_contract(splits):
@@ -148,7 +164,8 @@ def test_each_image_is_drawn_from_its_own_record_and_counter(splits):
     config, step = make_config(), 4
     batches = data.Batches(config, splits, range(GROUPS))
     made, ids = batches[step], batches.ids(step)
-    by_id = {r['id']: r for s in (splits.labeled, splits.unlabeled) for r in map(s.__getitem__, range(len(s)))}  # fmt: skip
+    both = splits.labeled + splits.unlabeled
+    by_id = {name: both[i] for i, name in enumerate(both.ids())}
     per_group = 1 + LABELS
     for group in range(GROUPS):
         ranked, *labeled = ids[group * per_group : (group + 1) * per_group]
@@ -167,9 +184,7 @@ def test_each_image_is_drawn_from_its_own_record_and_counter(splits):
 def test_the_groups_of_all_devices_are_the_batch_and_padding_is_empty(splits, devices):
     config, each = make_config(), 4 // devices
     whole = data.Batches(config, splits, range(GROUPS))
-    shares = [
-        data.Batches(config, splits, range(each * d, each * (d + 1))) for d in range(devices)
-    ]
+    shares = [data.Batches(config, splits, range(each * d, each * (d + 1))) for d in range(devices)]
     for step in (0, 5):
         parts = [share[step] for share in shares]
         ids = [name for share in shares for name in share.ids(step)]
@@ -198,7 +213,7 @@ def test_a_run_goes_on_from_its_position_with_any_number_of_workers(splits):
     config = make_config(prefetch=1)
     batches = data.Batches(config, splits, range(4))
     position, found = 0, []
-    for workers, steps in ((2, 3), (0, 2), (1, 2), (2, 1)):
+    for workers, steps in ((0, 1), (2, 3), (1, 2), (0, 2)):
         config.data.workers = workers
         iterator = data.BatchIterator(batches, config.data, start=position)
         found += [digest(next(iterator)) for _ in range(steps)]
@@ -264,9 +279,6 @@ def test_grey_small_pictures_without_persons_make_batches(shape):
     assert (batch['phi'] <= min(shape)).all()
 
 
-# Splits
-
-
 def ids_of(splits: data.Splits) -> dict[str, list[str]]:
     names = 'labeled', 'unlabeled', 'validation', 'test'
     return {name: getattr(splits, name).ids() for name in names}
@@ -294,8 +306,8 @@ def test_splits_are_draws_from_the_seed_alone(prepared, splits):
 
 
 def test_paired_arms_share_labels_and_validation(prepared, splits):
-    for options in ({'regime': 'baseline'}, {'margin': 5.0}, {'unlabeled_labeled': True},
-                    {'groups': 7}, {'unlabeled_rest': False, 'unlabeled_labeled': True}):  # fmt: skip
+    arms = {'regime': 'baseline'}, {'margin': 5.0}, {'unlabeled_labeled': True}, {'groups': 7}
+    for options in arms:
         found = ids_of(data.load_splits(make_config(**options), prepared, []))
         for name in ('labeled', 'validation', 'test'):
             assert found[name] == ids_of(splits)[name]
@@ -364,9 +376,6 @@ def test_partial_copies_are_reported(prepared):
     assert data.load_splits(make_config(), prepared, [copy]).partial
 
 
-# Records and examples
-
-
 def test_records_are_decoded_on_reading_and_keep_their_annotations(prepared):
     train = prepared.records('train')
     assert len(train) == 8
@@ -390,9 +399,6 @@ def test_examples_of_a_split(prepared, splits):
         assert examples.id(place) == example['record']['id']
         assert examples.label(place) == len(splits.test.raw(place)['points'])
     assert list(examples.read([], 2)) == []
-
-
-# Preparation
 
 
 def test_unlabeled_folders_are_added_and_leave_nothing_outside_the_workdir(

@@ -100,9 +100,7 @@ def test_sgd_is_the_hand_written_loop(frozen_blocks):
 
 @pytest.mark.parametrize('head_rate', [1.0, 4.0])
 def test_adam_is_adamw_at_each_groups_rate(head_rate):
-    optim = Optim(
-        name='adam', rate=0.01, weight_decay=0.1, head_rate=head_rate, schedule='cosine'
-    )
+    optim = Optim(name='adam', rate=0.01, weight_decay=0.1, head_rate=head_rate, schedule='cosine')
     found = leaves(run(make_optimizer(optim, tree(0), steps=STEPS)))
     mask = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', tree(0))
     schedule = optax.cosine_decay_schedule(0.01, STEPS)

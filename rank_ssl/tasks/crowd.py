@@ -36,6 +36,7 @@ class Crowd:
     patch_max: int = 448
     eval_side: int = 0  # longer side of an evaluated image at most, px; 0 = as it is
     cell: int = 16  # px of the input per cell of the density map: the backbone's stride
+    head_std: float = 0.001  # of the new layer's initial kernel: the map starts near 0
     unit: str = 'persons'
     best: str = 'mae'
     lower_is_better: bool = True
@@ -58,6 +59,10 @@ class Crowd:
             raise UserError(f'config.task.anchor={self.anchor} must be 1 or greater; use 8')
         if not self.sigma > 0:
             raise UserError(f'config.task.sigma={self.sigma} px must be greater than 0; use 15')
+        if not self.head_std >= 0:
+            raise UserError(
+                f'config.task.head_std={self.head_std} must be 0 or greater; use 0.001'
+            )
         if not 1 <= self.patch_min <= self.patch_max:
             raise UserError(
                 f'config.task.patch_min={self.patch_min} px must lie between 1 and '
@@ -70,7 +75,7 @@ class Crowd:
 
     def head(self) -> nn.Module:
         """One 3x3 convolution to a density map in persons per cell (5.3)."""
-        return DensityHead()
+        return DensityHead(init_std=self.head_std)
 
     def stride(self) -> int:
         """Px of the input per cell of the density map."""

@@ -215,8 +215,12 @@ def test_a_setting_out_of_range_is_named_with_its_cure(setting, names):
 
 @pytest.mark.parametrize(
     'setting',
-    [{}, {'size': 16, 'patch_min': 1, 'patch_max': 1}, {'levels': 2, 'anchor': 1.0}, {'eval_side': 16}],
-)  # fmt: skip
+    [
+        {},
+        {'size': 16, 'patch_min': 1, 'patch_max': 1},
+        {'levels': 2, 'anchor': 1.0, 'eval_side': 16},
+    ],
+)
 def test_settings_at_the_edge_of_their_range_are_accepted(setting):
     Crowd(**setting).check()
 

@@ -1,0 +1,358 @@
+"""Checkpoints: what is saved comes back bit by bit, and what was damaged is never used."""
+
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import optax
+import pytest
+
+from rank_ssl import checkpoint
+from rank_ssl.errors import UserError
+from rank_ssl.step import create_state
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tree(value: float = 0.0) -> dict:
+    return {'params': {'conv': np.full((3, 4), value, np.float32)}, 'step': np.int32(value)}
+
+
+def made_state(seed: int):
+    """A training state with Adam's and a schedule's counters, after one update."""
+    rng = np.random.default_rng(seed)
+    params = {
+        'backbone': {'conv': {'kernel': jnp.asarray(rng.random((3, 3, 3, 4)), jnp.float32)}},
+        'head': {'bias': jnp.asarray(rng.random(4), jnp.float32)},
+    }
+    tx = optax.chain(optax.scale_by_adam(), optax.scale_by_learning_rate(optax.linear_schedule(
+        1.0, 0.0, 10)))  # fmt: skip
+    state = create_state(lambda params, image: image, params, tx, jax.random.key(seed))
+    _, opt_state = tx.update(params, state.opt_state, params)
+    return state.replace(step=jnp.int32(seed), opt_state=opt_state, skipped=jnp.int32(2))
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory) -> Path:
+    """Checkpoints 1 and 2 of `tree`; tests work on copies."""
+    folder = tmp_path_factory.mktemp('whole')
+    for step in (1, 2):
+        checkpoint.save(folder, step, tree(step), {'number': step})
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / 'checkpoints'))
+
+
+def files(path: Path) -> list[str]:
+    return sorted(str(p.relative_to(path)) for p in path.rglob('*') if p.is_file())
+
+
+def assert_holds(folder: Path, step: int) -> None:
+    """The newest whole checkpoint is that of a step, with its values."""
+    found, restored, meta = checkpoint.restore(folder, tree())
+    assert (found, meta) == (step, {'number': step})
+    np.testing.assert_array_equal(restored['params']['conv'], np.full((3, 4), step, np.float32))
+    assert restored['step'] == step
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list(folder.glob('.*'))
+
+
+def test_a_training_state_comes_back_bit_by_bit(tmp_path):
+    state, other = made_state(3), made_state(4)
+    meta = {'data_position': {'next_step': 3}, 'best': {'metrics': {'mae': 0.1 + 0.2}}}
+    checkpoint.save(tmp_path, 3, state, meta)
+    step, restored, found = checkpoint.restore(tmp_path, other)
+    assert (step, found) == (3, meta)
+    assert jax.tree.structure(restored) == jax.tree.structure(other)
+    assert jax.dtypes.issubdtype(restored.key.dtype, jax.dtypes.prng_key)
+    as_bits = lambda t: [np.asarray(x).tobytes() for x in jax.tree.leaves(t)]  # noqa: E731
+    pick = lambda s: (s.step, s.params, s.opt_state, s.skipped, s.bad_in_a_row)  # noqa: E731
+    assert as_bits(pick(restored)) == as_bits(pick(state)) != as_bits(pick(other))
+    draw = [np.asarray(jax.random.bits(s.key, (4,))) for s in (state, restored, other)]
+    np.testing.assert_array_equal(draw[0], draw[1])
+    assert (draw[0] != draw[2]).any()
+
+
+def test_no_checkpoint_at_all(tmp_path):
+    assert checkpoint.restore(tmp_path / 'absent', tree()) is None
+    assert checkpoint.restore(tmp_path, tree()) is None
+    assert checkpoint.saved_steps(tmp_path) == []
+
+
+def test_the_newest_by_number_is_taken(folder):
+    checkpoint.save(folder, 10, tree(10), {'number': 10})
+    assert checkpoint.saved_steps(folder) == [1, 2, 10]
+    assert_holds(folder, 10)
+
+
+def test_saving_a_step_again_replaces_it(folder):
+    checkpoint.save(folder, 2, tree(2) | {'step': np.int32(7)}, {})
+    assert checkpoint.restore(folder, tree())[1]['step'] == 7
+    assert leftovers(folder) == []
+
+
+def test_the_meta_is_checked_before_the_arrays_are_read(folder):
+    def check(meta):
+        raise UserError(f'number {meta["number"]}')
+
+    with pytest.raises(UserError, match='^number 2$'):
+        checkpoint.restore(folder, {'another': np.zeros(1)}, check=check)
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == 'deleted':
+        path.unlink()
+    elif how == 'truncated':
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        flipped = bytes([content[middle] ^ 1])
+        path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
+
+
+@pytest.mark.parametrize('how', ['truncated', 'flipped', 'deleted'])
+def test_damage_to_any_file_is_found_and_the_step_before_taken(whole, tmp_path, capsys, how):
+    names = files(whole / '2')
+    assert {'meta.json', 'manifest.json', 'arrays/_METADATA'} < set(names) and len(names) > 8
+    for number, name in enumerate(names):
+        copy = Path(shutil.copytree(whole, tmp_path / str(number)))
+        damage(copy / '2' / name, how)
+        assert_holds(copy, 1)
+        told = capsys.readouterr().err
+        assert told.startswith(f'{copy / "2"}: ') and name in told and told.count('\n') == 1, name
+        assert 'going back to the checkpoint before' in told
+
+
+def test_a_file_that_was_added_is_found(folder, capsys):
+    (folder / '2' / 'arrays' / 'stray').write_text('x')
+    assert_holds(folder, 1)
+    assert f'{folder / "2"}: arrays/stray was added' in capsys.readouterr().err
+
+
+def test_a_manifest_that_fits_its_files_but_not_itself_is_found(folder, capsys):
+    path = folder / '2' / 'manifest.json'
+    manifest = json.loads(path.read_text())
+    (folder / '2' / 'meta.json').write_text('{}')
+    manifest['files']['meta.json'] = hashlib.sha256(b'{}').hexdigest()
+    path.write_text(json.dumps(manifest))
+    assert_holds(folder, 1)
+    assert 'manifest.json was changed' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('content', ['', '[]', '{}', '{"files": 3, "sha256": 4}', 'null'])
+def test_a_manifest_of_another_form(folder, content):
+    (folder / '2' / 'manifest.json').write_text(content)
+    assert_holds(folder, 1)
+
+
+def test_none_whole_is_an_error_never_a_fresh_start(folder, capsys):
+    for step in (1, 2):
+        damage(folder / str(step) / 'meta.json', 'flipped')
+    with pytest.raises(UserError) as caught:
+        checkpoint.restore(folder, tree())
+    assert str(caught.value) == (
+        f'{folder}: none of the checkpoints 1, 2 is whole: restore the folder from a copy, or '
+        'delete it to start again'
+    )
+    assert capsys.readouterr().err.count('meta.json was changed') == 2
+
+
+def test_stray_and_empty_folders(folder, capsys):
+    (folder / '99').mkdir()
+    (folder / 'notes').mkdir()
+    (folder / '7').write_text('a file')
+    assert_holds(folder, 2)
+    assert f'{folder / "99"}: its manifest.json cannot be read' in capsys.readouterr().err
+
+
+def test_a_stray_folder_does_not_push_out_what_was_just_saved(folder):
+    (folder / '99').mkdir()
+    saver = checkpoint.Saver(folder, keep=1)
+    saver.save(3, tree(3), {'number': 3})
+    saver.close()
+    assert checkpoint.saved_steps(folder) == [3, 99]
+    assert_holds(folder, 3)
+
+
+def test_prune_keeps_the_newest(folder):
+    for step in (3, 4, 11):
+        (folder / str(step)).mkdir()
+    checkpoint.prune(folder, 2, newest=4)
+    assert checkpoint.saved_steps(folder) == [3, 4, 11]
+    checkpoint.prune(folder, 1, newest=11)
+    assert checkpoint.saved_steps(folder) == [11]
+    assert leftovers(folder) == []
+
+
+def test_what_killed_saves_left_is_removed_at_the_next_start(folder):
+    for name in ('.3.partial', '.1.partial'):
+        (folder / name / 'arrays').mkdir(parents=True)
+    (folder / '.3.partial' / 'arrays' / 'x').write_text('half')
+    checkpoint.Saver(folder, keep=2).close()
+    assert leftovers(folder) == [] and checkpoint.saved_steps(folder) == [1, 2]
+    checkpoint.clean(folder / 'absent')
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('kind', [np.float32, np.float64, ml_dtypes.bfloat16])
+def test_a_state_that_is_not_finite_is_never_saved(folder, bad, kind):
+    array = np.zeros(4, kind)
+    array[2] = bad
+    with pytest.raises(UserError, match=f'{folder / "3"}: params/conv is not finite'):
+        checkpoint.save(folder, 3, {'params': {'conv': array}}, {})
+    assert checkpoint.saved_steps(folder) == [1, 2] and leftovers(folder) == []
+
+
+@pytest.mark.parametrize(
+    'wanted, name, have, want',
+    [
+        ({'conv': np.zeros((3, 4), np.float64)}, 'conv', 'float32[3, 4]', 'float64[3, 4]'),
+        ({'conv': np.zeros((4, 3), np.float32)}, 'conv', 'float32[3, 4]', 'float32[4, 3]'),
+        ({}, 'conv', 'float32[3, 4]', 'absent'),
+        ({'conv': np.zeros((3, 4), np.float32), 'z': np.int8(0)}, 'z', 'absent', 'int8[]'),
+    ],
+)
+def test_other_arrays_than_the_runs(folder, wanted, name, have, want):
+    with jax.enable_x64(True), pytest.raises(UserError) as caught:
+        checkpoint.restore(folder, {'params': wanted, 'step': np.int32(0)})
+    assert str(caught.value) == (
+        f'{folder / "2"}: params/{name} is {have} in the checkpoint and {want} in this run: use '
+        'the config it was trained with, or another --workdir'
+    )
+
+
+def test_a_process_that_dies_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path):
+    whole, out = tmp_path / 'whole', tmp_path / 'out'
+    like = {'value': np.zeros(1000)}
+    with jax.enable_x64(True):
+        for step in (1, 2):
+            value = {'value': np.full(1000, float(step))}
+            checkpoint.save(whole, step, value, {'number': step})
+        command = [sys.executable, ROOT / 'tests' / 'killed_saves.py', whole, out]
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        copies = sorted(out.iterdir(), key=lambda path: int(path.name))
+        found = []
+        for copy in copies:
+            step, restored, meta = checkpoint.restore(copy, like)
+            assert meta == {'number': step}
+            np.testing.assert_array_equal(restored['value'], np.full(1000, float(step)))
+            assert [checkpoint.damage(copy / str(s)) for s in checkpoint.saved_steps(copy)] == (
+                [None] * len(checkpoint.saved_steps(copy))
+            )
+            checkpoint.Saver(copy, keep=2).close()
+            assert leftovers(copy) == []
+            found.append(step)
+    # It dies before, in and after each part of a save: making, hashing, renaming, pruning.
+    assert len(copies) > 20 and found == sorted(found) and set(found) == {2, 3}
+    assert checkpoint.saved_steps(copies[-1]) == [2, 3]
+
+
+@pytest.fixture
+def disk_limit():
+    """A function that lets this process write no file longer than so many bytes, as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize('limit', [300_000, 50])
+def test_a_full_disk_is_an_error_and_spoils_nothing(folder, disk_limit, limit):
+    noise = np.random.default_rng(0).random(100_000, np.float32)  # orbax compresses
+    disk_limit(limit)
+    with pytest.raises(UserError) as caught:
+        checkpoint.save(folder, 3, {'value': noise}, {})
+    disk_limit(resource.RLIM_INFINITY)
+    assert str(caught.value) == (
+        f'{folder / "3"}: cannot save 400000 bytes (File too large): free disk space and start '
+        'the same command again; older checkpoints are whole'
+    )
+    assert leftovers(folder) == []
+    assert_holds(folder, 2)
+    checkpoint.save(folder, 3, {'value': noise}, {})
+    assert checkpoint.restore(folder, {'value': noise})[0] == 3
+
+
+def test_the_saver_writes_what_the_tree_held_when_it_was_called(folder):
+    value = tree(3)
+    saver = checkpoint.Saver(folder, keep=2)
+    saver.save(3, value, {'number': 3})
+    value['params']['conv'][:] = np.nan
+    saver.close()
+    assert checkpoint.saved_steps(folder) == [2, 3]
+    assert_holds(folder, 3)
+
+
+@pytest.mark.parametrize('next_call', ['save', 'wait', 'close'])
+def test_an_error_of_a_save_comes_up_at_the_next_call(folder, monkeypatch, next_call):
+    def fails(*arguments):
+        raise UserError('the disk is full')
+
+    saver = checkpoint.Saver(folder, keep=2)
+    monkeypatch.setattr(checkpoint, 'save', fails)
+    saver.save(3, tree(3), {})
+    call = {'save': lambda: saver.save(4, tree(4), {}), 'wait': saver.wait, 'close': saver.close}
+    with pytest.raises(UserError, match='^the disk is full$'):
+        call[next_call]()
+    saver.close()
+    assert checkpoint.saved_steps(folder) == [1, 2]
+
+
+HOLDER = """
+import pathlib, sys, time
+from rank_ssl import checkpoint
+with checkpoint.lock(pathlib.Path(sys.argv[1])):
+    print('held', flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_workdir_is_one_process_at_a_time(tmp_path):
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    command = [sys.executable, '-c', HOLDER, tmp_path]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout is not None and holder.stdout.readline() == 'held\n'
+            owner = f'pid {holder.pid} on {socket.gethostname()}'
+            with pytest.raises(UserError) as caught, checkpoint.lock(tmp_path):
+                pytest.fail('the lock was given twice')
+            assert str(caught.value) == (
+                f'--workdir={tmp_path} is in use by {owner}: wait for it, or use another folder'
+            )
+        finally:
+            holder.send_signal(signal.SIGKILL)
+    # Its owner is dead: the lock is free, whatever the file says.
+    assert owner in (tmp_path / '.lock').read_text()
+    with checkpoint.lock(tmp_path):
+        assert (tmp_path / '.lock').read_text() == f'pid {os.getpid()} on {socket.gethostname()}'
+    with checkpoint.lock(tmp_path):
+        pass
+
+
+def test_params_sha256_is_over_the_bytes_in_path_order():
+    conv2, conv10 = np.arange(6, dtype=np.float32).reshape(2, 3), np.ones(2, np.float32)
+    expected = hashlib.sha256()
+    for name, array in (('a/conv10/bias', conv10), ('a/conv2/kernel', conv2)):
+        expected.update(name.encode() + array.tobytes())
+    params = {'a': {'conv2': {'kernel': conv2.T.copy().T}, 'conv10': {'bias': jnp.asarray(conv10)}}}
+    assert checkpoint.params_sha256(params) == expected.hexdigest()
+    params['a']['conv10']['bias'] = conv10 + np.float32(1e-7)
+    assert checkpoint.params_sha256(params) != expected.hexdigest()

@@ -1,0 +1,491 @@
+"""Whole runs: what they leave behind, and that nothing that ends one changes its result.
+
+Most are short runs in this process, one after another, of the smoke form of an experiment. Those
+that are killed, or see other devices, are processes of their own.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+from rank_ssl import checkpoint, data, logs, loop, main
+from rank_ssl.config import Config
+from rank_ssl.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+CROWD, QUICK = 'crowd_shtech.py:smoke', 'quickstart.py:smoke'
+STEPS = 8  # of a smoke run
+
+
+def config_of(experiment: str, **fields) -> Config:
+    """An experiment's config with fields set; dots are written as double underscores."""
+    name, _, arguments = experiment.partition('.py:')
+    config = importlib.import_module(f'experiments.{name}').get_config(arguments)
+    for field, value in fields.items():
+        *parts, last = field.split('__')
+        setattr(config.get('.'.join(parts)) if parts else config, last, value)
+    return config
+
+
+@pytest.fixture(scope='module')
+def prepared(tmp_path_factory) -> str:
+    """Where the short runs keep their prepared data: made once."""
+    return str(tmp_path_factory.mktemp('prepared'))
+
+
+@pytest.fixture
+def play(prepared, monkeypatch):
+    """play(workdir, experiment, **fields): a run in this process; its result.json."""
+    monkeypatch.chdir(ROOT)
+    flags.FLAGS.mark_as_parsed()
+
+    def run(workdir: Path, experiment: str = CROWD, **fields) -> dict:
+        config = config_of(experiment, **{'data__data_dir': prepared, 'figure_count': 0, **fields})
+        config.check()
+        workdir.mkdir(exist_ok=True)
+        main.main(config, workdir)
+        return result_of(workdir)
+
+    return run
+
+
+@pytest.fixture
+def begun(smoke_run, tmp_path) -> Path:
+    """A copy of a finished smoke run of crowd counting, to go on with."""
+    return Path(shutil.copytree(smoke_run(CROWD).workdir, tmp_path / 'begun'))
+
+
+@pytest.fixture(scope='module')
+def longer(prepared, tmp_path_factory) -> Path:
+    """A run of half as many steps again, uninterrupted."""
+    workdir = tmp_path_factory.mktemp('longer')
+    flags.FLAGS.mark_as_parsed()
+    fields = {'data__data_dir': prepared, 'figure_count': 0, 'steps': STEPS + 4}
+    main.main(config_of(CROWD, **fields), workdir)
+    return workdir
+
+
+def result_of(workdir: Path) -> dict:
+    return json.loads((workdir / 'result.json').read_text())
+
+
+def sha256_of(workdir: Path) -> str:
+    return result_of(workdir)['params_sha256']
+
+
+def steps_of(workdir: Path, key: str) -> list[int]:
+    rows = logs.read_metrics(workdir / 'metrics.jsonl')
+    return [row['step'] for row in rows if key in row]
+
+
+def assert_every_step_once(workdir: Path, steps: int = STEPS) -> None:
+    assert steps_of(workdir, 'train/loss') == list(range(1, steps + 1))
+    assert steps_of(workdir, 'val/mae') == list(range(4, steps + 1, 4))
+    # Nothing half-written is left.
+    assert not [path for path in workdir.rglob('*') if path.name.endswith('.partial')]
+
+
+def params_of(workdir: Path, config: Config, step: int) -> list[np.ndarray]:
+    """The final parameters as they were saved, in path order."""
+    path = workdir / 'checkpoints' / str(step) / 'arrays'
+    import orbax.checkpoint as ocp
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        arrays = checkpointer.restore(path.absolute())
+    return [np.asarray(arrays[name]) for name in sorted(arrays) if name.startswith('params/')]
+
+
+# What a run leaves behind.
+
+
+@pytest.mark.parametrize('experiment', [QUICK, CROWD, 'crowd_shtech.py:B,smoke'])
+def test_a_smoke_run(smoke_run, experiment):
+    run = smoke_run(experiment)
+    assert run.done.returncode == 0, run.done.stderr
+    assert run.seconds < 40  # of CPU time: below 25 seconds on two cores
+    workdir, result = run.workdir, result_of(run.workdir)
+    assert result['steps'] == STEPS and re.fullmatch('[0-9a-f]{64}', result['params_sha256'])
+    for name in ('test/mae', 'test/mse', 'best/val/mae', 'final/val/mae', 'images_per_second'):
+        assert np.isfinite(result[name]), name
+    expected = {'regime': 'multitask', 'seed': 0, 'skipped_steps': 0, 'labeled_images': 4,
+                'validation_images': 2, 'unlabeled_images': 2, 'test_images': 4,
+                'processes': 1}  # fmt: skip
+    assert expected.items() <= result.items()
+    assert result['device'].endswith('(cpu)') and result['seconds'] > 0
+    assert result['versions']['jax'] == jax.__version__
+    assert result['partial_data'] == experiment.startswith('crowd')
+    config = config_of(experiment)
+    assert json.loads((workdir / 'config.json').read_text()) == config.to_dict()
+    assert run.done.stdout.endswith(f'results in {workdir}\n')
+    assert f'test/mae {result["test/mae"]:.4g}\n' in run.done.stdout
+
+
+def test_the_log_of_a_smoke_run(smoke_run):
+    workdir = smoke_run(QUICK).workdir
+    assert_every_step_once(workdir)
+    rows = logs.read_metrics(workdir / 'metrics.jsonl')
+    train = [row for row in rows if 'train/loss' in row]
+    for row in train:
+        parts = row['train/regression'] + 1.0 * row['train/ranking']
+        assert row['train/loss'] == pytest.approx(parts, rel=1e-5)
+        assert 0 <= row['train/rank_accuracy'] <= 1 and row['train/skipped'] == 0
+        assert row['train/grad_norm'] > 0 and 0 <= row['train/data_wait'] <= 1
+    maes = {row['step']: row['val/mae'] for row in rows if 'val/mae' in row}
+    result = result_of(workdir)
+    assert result['best/val/mae'] == min(maes.values()) == maes[result['best_step']]
+    assert result['final/val/mae'] == maes[STEPS]
+    assert [path.name for path in (workdir / 'tensorboard').iterdir()]
+
+
+def test_the_files_of_a_smoke_run(smoke_run):
+    workdir = smoke_run(QUICK).workdir
+    result = result_of(workdir)
+    kept = checkpoint.saved_steps(workdir / 'checkpoints')
+    assert kept == [6, 8] and 8 // config_of(QUICK).checkpoint_every >= 4
+    assert checkpoint.saved_steps(workdir / 'best') == [result['best_step']]
+    names = {path.name for path in (workdir / 'figures').iterdir()}
+    assert {'curves.png', 'ranked_set.png', 'counts.png', 'density.png'} <= names
+    for name in names:
+        content = (workdir / 'figures' / name).read_bytes()
+        assert content.startswith(b'\x89PNG') and len(content) > 2000
+    lines = (workdir / 'predictions.csv').read_text().splitlines()
+    assert lines[0] == 'id,true,predicted' and len(lines) == 1 + result['test_images']
+    errors = [abs(float(t) - float(p)) for _, t, p in (line.split(',') for line in lines[1:])]
+    assert np.mean(errors) == pytest.approx(result['test/mae'], rel=1e-4)
+
+
+@pytest.mark.parametrize('regime, shown, absent', [
+    ('baseline', 'train/regression', 'train/ranking'),
+    ('ranking', 'train/ranking', 'train/regression'),
+])  # fmt: skip
+def test_the_other_regimes(play, tmp_path, regime, shown, absent):
+    result = play(tmp_path, regime=regime, steps=2, eval_every=0)
+    rows = logs.read_metrics(tmp_path / 'metrics.jsonl')
+    assert [row['step'] for row in rows if shown in row] == [1, 2]
+    assert not [row for row in rows if absent in row]
+    assert result['regime'] == regime and np.isfinite(result['test/mae'])
+    assert ('unlabeled_images', 2 if regime == 'ranking' else 0) in result.items()
+    assert (tmp_path / 'figures' / 'ranked_set.png').exists() == (regime == 'ranking')
+
+
+def test_the_best_checkpoint_can_be_evaluated_alone(play, begun, capsys):
+    before = result_of(begun)
+    for name in ('result.json', 'predictions.csv'):
+        (begun / name).unlink()
+    after = play(begun, mode='evaluate')
+    same = ('test/mae', 'test/mse', 'params_sha256', 'steps', 'best_step', 'best/val/mae',
+            'final/val/mae', 'seconds', 'images_per_second')  # fmt: skip
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    assert (begun / 'predictions.csv').exists()
+    assert_every_step_once(begun)
+
+
+def test_there_has_to_be_a_run_to_evaluate(play, tmp_path):
+    with pytest.raises(UserError, match=f'--workdir={tmp_path} holds no run to evaluate'):
+        play(tmp_path, mode='evaluate')
+    assert not (tmp_path / 'result.json').exists()
+
+
+def test_without_the_test_split_validation_is_predicted(play, tmp_path, capsys):
+    result = play(tmp_path, steps=1, evaluate_test=False)
+    assert not [name for name in result if name.startswith('test/')]
+    assert len((tmp_path / 'predictions.csv').read_text().splitlines()) == 1 + 2
+    again = play(tmp_path, steps=1, evaluate_test=True)
+    assert np.isfinite(again['test/mae']) and 'nothing to do' not in capsys.readouterr().err
+
+
+# A run that is started again.
+
+
+def contents(workdir: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in workdir.rglob('*')
+        if path.is_file() and path.name != '.lock'
+    }
+
+
+def test_a_finished_run_has_nothing_to_do(run_main, begun):
+    before = contents(begun)
+    done = run_main([f'--config=experiments/{CROWD}', f'--workdir={begun}'])
+    assert done.returncode == 0
+    assert done.stderr.endswith(f'nothing to do: step {STEPS} of {STEPS} is reached\n')
+    assert f'test/mae {result_of(begun)["test/mae"]:.4g}\n' in done.stdout
+    assert contents(begun) == before
+
+
+def test_a_run_that_goes_on_equals_one_that_never_stopped(play, begun, longer, capsys):
+    play(begun, steps=STEPS + 4, log_every=1)
+    told = capsys.readouterr().err
+    assert f'resumed from step {STEPS}\n' in told
+    assert f'changed since the last start: config.steps from {STEPS} to {STEPS + 4}\n' in told
+    assert sha256_of(begun) == sha256_of(longer)
+    same = ('test/mae', 'best_step', 'best/val/mae', 'final/val/mae', 'steps')
+    assert [result_of(begun)[name] for name in same] == [result_of(longer)[name] for name in same]
+    assert_every_step_once(begun, STEPS + 4)
+
+
+def test_a_result_of_fewer_steps_is_not_the_result(play, begun, longer, tmp_path):
+    copy = Path(shutil.copytree(longer, tmp_path / 'copy'))
+    shutil.copy(begun / 'result.json', copy / 'result.json')
+    assert play(copy, steps=STEPS + 4)['steps'] == STEPS + 4
+    assert sha256_of(copy) == sha256_of(longer)
+
+
+def test_a_run_goes_on_from_the_step_before_a_damaged_one(play, begun, smoke_run, capsys):
+    (begun / 'checkpoints' / '8' / 'meta.json').write_text('{}')
+    (begun / 'result.json').unlink()
+    play(begun)
+    told = capsys.readouterr().err
+    assert 'checkpoints/8: meta.json was changed; going back to the checkpoint before' in told
+    assert 'resumed from step 6\n' in told
+    assert sha256_of(begun) == sha256_of(smoke_run(CROWD).workdir)
+    assert_every_step_once(begun)
+
+
+def test_damaged_checkpoints_alone_are_an_error(play, begun):
+    for step in (6, 8):
+        (begun / 'checkpoints' / str(step) / 'meta.json').unlink()
+    with pytest.raises(UserError, match='none of the checkpoints 6, 8 is whole'):
+        play(begun)
+
+
+@pytest.mark.parametrize('fields, difference', [
+    ({'seed': 1}, 'config.seed from 0 to 1'),
+    ({'model__width': 0.2}, 'config.model.width from 0.1 to 0.2'),
+    ({'optim__name': 'adam', 'steps': 20}, 'config.optim.name from sgd to adam'),
+    ({'task__scale': 0.5}, 'config.task.scale from 0.75 to 0.5'),
+])  # fmt: skip
+def test_another_config_is_refused_with_the_difference(play, begun, fields, difference):
+    before = contents(begun)
+    with pytest.raises(UserError) as caught:
+        play(begun, **fields)
+    assert str(caught.value) == (
+        f'--workdir={begun} holds a run of another config, {difference}: use its config to go on, '
+        'or another --workdir'
+    )
+    assert contents(begun) == before
+
+
+def test_other_data_are_refused(play, begun, monkeypatch):
+    load = data.load_splits
+    monkeypatch.setattr(
+        data, 'load_splits', lambda *a: load(*a).__class__(**{**vars(load(*a)), 'fingerprint': 'x'})
+    )
+    with pytest.raises(UserError, match='was trained on other data .fingerprint .*, now x.: '):
+        play(begun)
+
+
+def test_a_workdir_in_use_is_refused(play, begun):
+    with (
+        checkpoint.lock(begun),
+        pytest.raises(UserError, match=f'--workdir={begun} is in use by pid {os.getpid()} on '),
+    ):
+        play(begun)
+
+
+# A run that is ended.
+
+
+class Process:
+    """The program as a process that is ended at a step."""
+
+    def __init__(self, workdir: Path, prepared: str, **options) -> None:
+        command = [
+            *(sys.executable, '-m', 'rank_ssl.main', f'--config=experiments/{CROWD}'),
+            *(f'--workdir={workdir}', f'--config.data.data_dir={prepared}'),
+            *('--config.checkpoint_every=1', '--config.figure_count=0'),
+        ]
+        self._log = workdir / 'metrics.jsonl'
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+        )
+
+    def end(self, number: int, *, at: int, wait: float = 0) -> tuple[int, str]:
+        """Sends a signal some time after a step is logged; the exit code and stderr."""
+        limit = time.monotonic() + 120
+        while self._last_step() < at and self._process.poll() is None:
+            assert time.monotonic() < limit, 'the run took no step'
+            time.sleep(0.002)
+        time.sleep(wait)
+        self._process.send_signal(number)
+        _, told = self._process.communicate(timeout=30)
+        return self._process.returncode, told
+
+    def _last_step(self) -> int:
+        if not self._log.exists():
+            return 0
+        rows = logs.read_metrics(self._log)
+        return max((row['step'] for row in rows), default=0)
+
+
+def killed_at(workdir: Path, prepared: str, seed: int, kills: int) -> None:
+    """Starts the run and kills it, again and again, later each time."""
+    rng = random.Random(seed)
+    for kill in range(kills):
+        at = 1 + kill * (STEPS - 2) // kills
+        code, told = Process(workdir, prepared).end(signal.SIGKILL, at=at, wait=rng.random() / 10)
+        assert code in (-signal.SIGKILL, 0), told
+
+
+def test_killed_runs_end_as_if_they_had_not_been(play, prepared, smoke_run, tmp_path):
+    straight = smoke_run(CROWD).workdir
+    killed_at(tmp_path, prepared, seed=0, kills=3)
+    play(tmp_path)
+    assert sha256_of(tmp_path) == sha256_of(straight)
+    assert result_of(tmp_path)['test/mae'] == result_of(straight)['test/mae']
+    assert_every_step_once(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('seed', range(1, 5))
+def test_runs_killed_at_many_instants(play, prepared, smoke_run, tmp_path, seed):
+    killed_at(tmp_path, prepared, seed=seed, kills=5)
+    play(tmp_path)
+    assert sha256_of(tmp_path) == sha256_of(smoke_run(CROWD).workdir)
+    assert_every_step_once(tmp_path)
+
+
+def test_signals_save_the_state(play, prepared, smoke_run, tmp_path):
+    for number, name, at in ((signal.SIGTERM, 'SIGTERM', 2), (signal.SIGINT, 'SIGINT', 5)):
+        code, told = Process(tmp_path, prepared).end(number, at=at)
+        assert code == 128 + number, told
+        assert told.endswith(f'{name}: state saved; the same command goes on\n')
+        assert 'Traceback' not in told
+        saved = checkpoint.saved_steps(tmp_path / 'checkpoints')[-1]
+        assert at <= saved == steps_of(tmp_path, 'train/loss')[-1]
+    play(tmp_path)
+    assert sha256_of(tmp_path) == sha256_of(smoke_run(CROWD).workdir)
+    assert_every_step_once(tmp_path)
+
+
+def test_a_second_interrupt_acts_at_once():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with loop.stop_signals() as received:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM] * 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_run_whose_output_nobody_reads_goes_on(prepared, tmp_path):
+    """As with `| head -1`: both streams lead into a pipe that is closed."""
+    read, write = os.pipe()
+    os.close(read)
+    command = [
+        *(sys.executable, '-m', 'rank_ssl.main', f'--config=experiments/{CROWD}'),
+        *(f'--workdir={tmp_path}', f'--config.data.data_dir={prepared}', '--config.steps=2'),
+    ]
+    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=write, timeout=120)
+    os.close(write)
+    assert done.returncode == 0
+    assert result_of(tmp_path)['steps'] == 2
+
+
+@pytest.fixture
+def disk_limit():
+    """A function that lets this process write no file longer than so many bytes, as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_run_goes_on_when_the_disk_has_room_again(play, begun, longer, disk_limit):
+    before = checkpoint.saved_steps(begun / 'checkpoints')
+    disk_limit(50_000)
+    with pytest.raises(UserError, match='cannot save [0-9]+ bytes .File too large.: free disk'):
+        play(begun, steps=STEPS + 4)
+    disk_limit(resource.RLIM_INFINITY)
+    assert checkpoint.saved_steps(begun / 'checkpoints') == before
+    assert checkpoint.damage(begun / 'checkpoints' / str(STEPS)) is None
+    play(begun, steps=STEPS + 4)
+    assert sha256_of(begun) == sha256_of(longer)
+    assert_every_step_once(begun, STEPS + 4)
+
+
+def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
+    fields = {'optim__rate': 1e30, 'checkpoint_every': 1, 'max_bad_steps': 2, 'eval_every': 0}
+    with pytest.raises(UserError) as caught:
+        play(tmp_path, **fields)
+    found = re.fullmatch(
+        r'2 non-finite gradients in a row up to step (\d) \(examples (.*)\): lower '
+        r'config.optim.rate=1e\+30 or set config.optim.clip_norm; the last checkpoint is kept',
+        str(caught.value),
+    )
+    assert found, caught.value
+    stopped, ids = int(found[1]), found[2].split(', ')
+    folder = tmp_path / 'checkpoints'
+    kept = checkpoint.saved_steps(folder)[-1]
+    assert kept == stopped - 1 and checkpoint.damage(folder / str(kept)) is None
+    meta = json.loads((folder / str(kept) / 'meta.json').read_text())
+    config = config_of(CROWD)
+    assert len(ids) == config.data.groups * (1 + config.labeled) and all(ids)
+    assert set(meta['labeled_ids']) & set(ids)
+    assert all(np.isfinite(p).all() for p in params_of(tmp_path, config, kept))
+    skipped = [row['train/skipped'] for row in logs.read_metrics(tmp_path / 'metrics.jsonl')]
+    assert skipped == sorted(skipped) and skipped[-2:] == [1, 2]
+
+
+def test_parameters_that_overflow_are_never_saved(play, tmp_path):
+    with pytest.raises(UserError, match=r'checkpoints/\d: .* is not finite, so it is not saved'):
+        play(tmp_path, optim__rate=1e38, optim__clip_norm=0.0, checkpoint_every=1, eval_every=0)
+    for step in checkpoint.saved_steps(tmp_path / 'checkpoints'):
+        assert all(np.isfinite(p).all() for p in params_of(tmp_path, config_of(CROWD), step))
+
+
+# Other numbers of devices.
+
+
+def on_devices(run_main, count: int, workdir: Path, prepared: str, *fields: str):
+    flag = f'--xla_force_host_platform_device_count={count}'
+    command = [f'--config=experiments/{CROWD}', f'--workdir={workdir}', '--config.figure_count=0']
+    return run_main(
+        [*command, f'--config.data.data_dir={prepared}', *fields], env={'XLA_FLAGS': flag}
+    )
+
+
+def test_a_run_goes_on_with_eight_devices_and_then_with_one(
+    run_main, play, prepared, begun, longer
+):
+    (begun / 'result.json').unlink()
+    fields = f'--config.steps={STEPS + 2}'
+    done = on_devices(run_main, 8, begun, prepared, fields)
+    assert done.returncode == 0, done.stderr
+    assert f'resumed from step {STEPS}\n' in done.stderr
+    assert result_of(begun)['device'].startswith('8 x ')
+    result = play(begun, steps=STEPS + 4)
+    assert result['device'].startswith('1 x ')
+    assert steps_of(begun, 'train/loss') == list(range(1, STEPS + 5))
+    config = config_of(CROWD)
+    found, expected = (params_of(w, config, STEPS + 4) for w in (begun, longer))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_five_groups_on_four_devices(run_main, play, prepared, tmp_path):
+    one, four = tmp_path / 'one', tmp_path / 'four'
+    fields = ('--config.data.groups=5', '--config.steps=2', '--config.eval_every=0')
+    done = on_devices(run_main, 4, four, prepared, *fields)
+    assert done.returncode == 0, done.stderr
+    play(one, data__groups=5, steps=2, eval_every=0)
+    rows = [logs.read_metrics(workdir / 'metrics.jsonl') for workdir in (one, four)]
+    for a, b in zip(*rows, strict=True):
+        for name in ('train/loss', 'train/ranking', 'train/rank_accuracy', 'val/mae'):
+            assert a.get(name) == pytest.approx(b.get(name), rel=1e-4), name
