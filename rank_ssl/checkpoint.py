@@ -8,6 +8,7 @@ that was damaged later: then the manifest tells and the step before is used.
 
 import concurrent.futures
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -43,11 +44,14 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
                 f'{target}: {name} is not finite, so it is not saved: lower config.optim.rate or '
                 'set config.optim.clip_norm; older checkpoints are kept'
             )
+    need = sum(array.nbytes for array in arrays.values())
     first = jax.process_index() == 0
     try:
         if first:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
+            if shutil.disk_usage(partial).free < need:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save((partial / 'arrays').absolute(), arrays)
         if not first:
@@ -56,7 +60,6 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
         _write_manifest(partial)
     except (OSError, ValueError) as error:
         shutil.rmtree(partial, ignore_errors=True)
-        need = sum(array.nbytes for array in arrays.values())
         raise UserError(
             f'{target}: cannot save {need} bytes ({_reason(error)}): free disk space and start the '
             'same command again; older checkpoints are whole'

@@ -116,10 +116,10 @@ def guarded(function: Callable[[], T]) -> T:
         first, *rest = str(error).splitlines() or ['']
         if first:
             lines = [f'error: {first}', *(f'  {line}' for line in rest)]
-            print('\n'.join(lines), file=sys.stderr)
+            _say('\n'.join(lines))
         sys.exit(2)
     except Stopped as stopped:
-        print(f'{stopped}: state saved; the same command goes on', file=sys.stderr)
+        _say(f'{stopped}: state saved; the same command goes on')
         sys.exit(stopped.code)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -127,8 +127,14 @@ def guarded(function: Callable[[], T]) -> T:
         if error.errno not in FULL:
             raise
         cure = 'free disk space and start the same command again'
-        print(f'error: {error.filename or "a file"}: {error.strerror}: {cure}', file=sys.stderr)
+        _say(f'error: {error.filename or "a file"}: {error.strerror}: {cure}')
         sys.exit(2)
+
+
+def _say(text: str) -> None:
+    # The exit code stands, also where nobody reads stderr any more.
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
 
 
 def _in_file(error: BaseException, path: str) -> str:

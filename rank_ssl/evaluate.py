@@ -50,9 +50,8 @@ def buckets(shapes: Sequence[Shape], *, limit: int = MAX_SHAPES) -> list[Shape]:
 
     while len(count) > limit:
         a, b = _cheapest(count)
-        merged = max(a[0], b[0]), max(a[1], b[1])
-        images = count.pop(a) + count.pop(b)
-        count[merged] = count.get(merged, 0) + images
+        # No third bucket has the merged shape: going into that one would have been cheaper.
+        count[max(a[0], b[0]), max(a[1], b[1])] = count.pop(a) + count.pop(b)
     return sorted(count)
 
 

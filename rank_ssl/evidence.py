@@ -12,6 +12,7 @@ import csv
 import dataclasses
 import itertools
 import json
+import math
 import pathlib
 import re
 import subprocess
@@ -49,23 +50,28 @@ class Cell:
         program = [sys.executable, '-m', 'rank_ssl.main', f'--config={config}', *shared]
         return [*program, *self.fields, f'--config.seed={self.seed}', f'--workdir={self.folder}']
 
-    def result(self, steps: int) -> dict[str, Any] | None:
-        """Its result.json; None where it has not taken all its steps."""
+    def result(self, steps: int, metric: str) -> dict[str, Any] | None:
+        """Its result.json, null as nan; None where it has not taken its steps, or lacks the metric.
+
+        An arm may have a number of steps of its own.
+        """
         path = self.folder / 'result.json'
         if not path.exists():
             return None
-        result = json.loads(path.read_text())
-        return result if result['steps'] >= steps else None
+        found = json.loads(path.read_text())
+        result = {name: math.nan if value is None else value for name, value in found.items()}
+        own = [int(f.partition('=')[2]) for f in self.fields if f.startswith('--config.steps=')]
+        return result if result['steps'] >= [steps, *own][-1] and metric in result else None
 
 
 def main(config: Config, workdir: pathlib.Path) -> None:
     """Runs the cells that are not finished, then prints and saves the table and the figure."""
     cells = make_cells(ARMS.value, SEEDS.value, workdir)
-    run_cells(cells, config.steps)
-    results = [(cell, _finished(cell, config.steps)) for cell in cells]
+    metric = _metric(config.task)
+    run_cells(cells, config.steps, metric)
+    results = [(cell, _finished(cell, config.steps, metric)) for cell in cells]
     table = make_table(config.task, results)
     (workdir / 'table.md').write_text(table + '\n', encoding='utf-8')
-    metric = _metric(config.task)
     arms: dict[str, list[float]] = {}
     for cell, result in results:
         arms.setdefault(cell.arm, []).append(result[metric])
@@ -76,12 +82,12 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 
 
 def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path) -> list[Cell]:
-    """The grid, seed by seed. Raises UserError for an arm or seed that is none."""
+    """The grid, seed by seed. Raises UserError for an arm or seed that is none, or stands twice."""
     cells = []
     for seed, arm in itertools.product(seeds, arms):
         name, _, text = arm.partition(':')
         fields = [f'--config.{field}' for field in text.split(';') if field]
-        if not re.fullmatch(r'[\w.-]+', name) or not all('=' in field for field in fields):
+        if not re.fullmatch(r'\w[\w.-]*', name) or not all('=' in field for field in fields):
             raise UserError(f'--arms={arm} is no arm: use a regime or NAME:field=value;field=value')
         if name in REGIMES:
             fields.insert(0, f'--config.regime={name}')
@@ -89,19 +95,23 @@ def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path)
             raise UserError(f'--arms={arm} is no regime ({", ".join(REGIMES)}): give it fields')
         if not seed.isdecimal():
             raise UserError(f'--seeds={seed} must be whole numbers, 0 or greater; use 0,1,2')
-        cells.append(Cell(name, int(seed), workdir / name / f'seed_{seed}', tuple(fields)))
+        folder = workdir / name / f'seed_{int(seed)}'
+        cells.append(Cell(name, int(seed), folder, tuple(fields)))
+    if not cells or len({cell.folder for cell in cells}) < len(cells):
+        given = f'--arms={",".join(arms)} --seeds={",".join(seeds)}'
+        raise UserError(f'{given}: give at least one of each, and each name once')
     return cells
 
 
-def run_cells(cells: Sequence[Cell], steps: int) -> None:
+def run_cells(cells: Sequence[Cell], steps: int, metric: str) -> None:
     """Runs what is not finished, one after another. Raises UserError where a cell fails."""
     config = cli.typed(sys.argv, 'config')[0]
-    shared = [word for word in sys.argv[1:] if re.match(r'--config\.', word)]
+    shared = _fields(sys.argv[1:])
     if SPLIT.value == 'val':
         shared.append('--config.evaluate_test=false')
     times: list[float] = []
     for number, cell in enumerate(cells, 1):
-        if cell.result(steps) is not None:
+        if cell.result(steps, metric) is not None:
             continue
         left = (len(cells) - number + 1) * float(np.mean(times)) if times else float('nan')
         head = f'== cell {number}/{len(cells)}: {cell.arm}, seed {cell.seed}'
@@ -154,7 +164,8 @@ def compare(
         return f'{text} (by seed {seeds})'
     pairs = [(_predictions(a[0]), _predictions(b[0])) for a, b in zip(one, other, strict=True)]
 
-    def difference(places: np.ndarray) -> float:
+    def difference(drawn: np.ndarray) -> float:
+        places = drawn.astype(np.intp)
         found = [
             task.metrics(b[1][places], b[0][places])[task.best]
             - task.metrics(a[1][places], a[0][places])[task.best]
@@ -183,11 +194,21 @@ def _predictions(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.array([float(row[name]) for row in rows]) for name in ('true', 'predicted'))  # type: ignore[return-value]
 
 
-def _finished(cell: Cell, steps: int) -> dict[str, Any]:
-    result = cell.result(steps)
+def _finished(cell: Cell, steps: int, metric: str) -> dict[str, Any]:
+    result = cell.result(steps, metric)
     if result is None:
         raise UserError(f'{cell.folder} holds no finished run: start the same command again')
     return result
+
+
+def _fields(argv: Sequence[str]) -> list[str]:
+    """What sets fields of the config, for every cell: --config.FIELD=VALUE in any of its forms."""
+    found: list[str] = []
+    for word, after in itertools.pairwise([*argv, '']):
+        if re.match(r'--?(no)?config\.', word):
+            alone = '=' in word or re.match(r'--?[a-z]|$', after)
+            found += [word] if alone else [word, after]
+    return found
 
 
 def _row(*cells: Any) -> str:

@@ -62,7 +62,7 @@ def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 class SmokeRun(NamedTuple):
-    """A finished run of an experiment's smoke form, shared by the tests: they must not change it."""
+    """A finished run of an experiment's smoke form; tests share it and must not change it."""
 
     workdir: Path
     done: subprocess.CompletedProcess[str]

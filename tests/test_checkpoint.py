@@ -274,6 +274,8 @@ def disk_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+# orbax's threads outlive the loop that they report to.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('limit', [300_000, 50])
 def test_a_full_disk_is_an_error_and_spoils_nothing(folder, disk_limit, limit):
     noise = np.random.default_rng(0).random(100_000, np.float32)  # orbax compresses
@@ -289,6 +291,16 @@ def test_a_full_disk_is_an_error_and_spoils_nothing(folder, disk_limit, limit):
     assert_holds(folder, 2)
     checkpoint.save(folder, 3, {'value': noise}, {})
     assert checkpoint.restore(folder, {'value': noise})[0] == 3
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(folder, monkeypatch):
+    usage = shutil.disk_usage(folder)._replace(free=52 - 1)  # a step and 3 x 4 numbers
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
+    with pytest.raises(UserError, match='cannot save 52 bytes .No space left on device.: free'):
+        checkpoint.save(folder, 3, tree(3), {})
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=52))
+    checkpoint.save(folder, 3, tree(3), {'number': 3})
+    assert_holds(folder, 3)
 
 
 def test_the_saver_writes_what_the_tree_held_when_it_was_called(folder):

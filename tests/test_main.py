@@ -20,6 +20,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from absl import flags
 
@@ -100,11 +101,9 @@ def assert_every_step_once(workdir: Path, steps: int = STEPS) -> None:
     assert not [path for path in workdir.rglob('*') if path.name.endswith('.partial')]
 
 
-def params_of(workdir: Path, config: Config, step: int) -> list[np.ndarray]:
+def params_of(workdir: Path, step: int) -> list[np.ndarray]:
     """The final parameters as they were saved, in path order."""
     path = workdir / 'checkpoints' / str(step) / 'arrays'
-    import orbax.checkpoint as ocp
-
     with ocp.StandardCheckpointer() as checkpointer:
         arrays = checkpointer.restore(path.absolute())
     return [np.asarray(arrays[name]) for name in sorted(arrays) if name.startswith('params/')]
@@ -385,18 +384,17 @@ def test_a_second_interrupt_acts_at_once():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_run_whose_output_nobody_reads_goes_on(prepared, tmp_path):
-    """As with `| head -1`: both streams lead into a pipe that is closed."""
-    read, write = os.pipe()
-    os.close(read)
+def test_a_run_whose_output_nobody_reads_any_more_goes_on(prepared, tmp_path):
+    """As with `2>&1 | head -4`: both streams lead into a pipe that is closed on the way."""
     command = [
         *(sys.executable, '-m', 'rank_ssl.main', f'--config=experiments/{CROWD}'),
-        *(f'--workdir={tmp_path}', f'--config.data.data_dir={prepared}', '--config.steps=2'),
+        *(f'--workdir={tmp_path}', f'--config.data.data_dir={prepared}', '--config.steps=3'),
     ]
-    done = subprocess.run(command, cwd=ROOT, stdout=write, stderr=write, timeout=120)
-    os.close(write)
-    assert done.returncode == 0
-    assert result_of(tmp_path)['steps'] == 2
+    pipe = {'stdout': subprocess.PIPE, 'stderr': subprocess.STDOUT, 'text': True}
+    with subprocess.Popen(command, cwd=ROOT, **pipe) as process:
+        assert any(line.startswith('step 1/3') for line in process.stdout)
+    assert process.returncode == 0
+    assert result_of(tmp_path)['steps'] == 3
 
 
 @pytest.fixture
@@ -407,6 +405,8 @@ def disk_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+# orbax's threads outlive the loop that they report to.
+@pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_run_goes_on_when_the_disk_has_room_again(play, begun, longer, disk_limit):
     before = checkpoint.saved_steps(begun / 'checkpoints')
     disk_limit(50_000)
@@ -438,7 +438,7 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     config = config_of(CROWD)
     assert len(ids) == config.data.groups * (1 + config.labeled) and all(ids)
     assert set(meta['labeled_ids']) & set(ids)
-    assert all(np.isfinite(p).all() for p in params_of(tmp_path, config, kept))
+    assert all(np.isfinite(p).all() for p in params_of(tmp_path, kept))
     skipped = [row['train/skipped'] for row in logs.read_metrics(tmp_path / 'metrics.jsonl')]
     assert skipped == sorted(skipped) and skipped[-2:] == [1, 2]
 
@@ -447,7 +447,7 @@ def test_parameters_that_overflow_are_never_saved(play, tmp_path):
     with pytest.raises(UserError, match=r'checkpoints/\d: .* is not finite, so it is not saved'):
         play(tmp_path, optim__rate=1e38, optim__clip_norm=0.0, checkpoint_every=1, eval_every=0)
     for step in checkpoint.saved_steps(tmp_path / 'checkpoints'):
-        assert all(np.isfinite(p).all() for p in params_of(tmp_path, config_of(CROWD), step))
+        assert all(np.isfinite(p).all() for p in params_of(tmp_path, step))
 
 
 # Other numbers of devices.
@@ -473,12 +473,12 @@ def test_a_run_goes_on_with_eight_devices_and_then_with_one(
     result = play(begun, steps=STEPS + 4)
     assert result['device'].startswith('1 x ')
     assert steps_of(begun, 'train/loss') == list(range(1, STEPS + 5))
-    config = config_of(CROWD)
-    found, expected = (params_of(w, config, STEPS + 4) for w in (begun, longer))
+    found, expected = (params_of(w, STEPS + 4) for w in (begun, longer))
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_five_groups_on_four_devices(run_main, play, prepared, tmp_path):
     one, four = tmp_path / 'one', tmp_path / 'four'
     fields = ('--config.data.groups=5', '--config.steps=2', '--config.eval_every=0')
@@ -487,5 +487,7 @@ def test_five_groups_on_four_devices(run_main, play, prepared, tmp_path):
     play(one, data__groups=5, steps=2, eval_every=0)
     rows = [logs.read_metrics(workdir / 'metrics.jsonl') for workdir in (one, four)]
     for a, b in zip(*rows, strict=True):
+        assert a.keys() == b.keys()
         for name in ('train/loss', 'train/ranking', 'train/rank_accuracy', 'val/mae'):
-            assert a.get(name) == pytest.approx(b.get(name), rel=1e-4), name
+            if name in a:
+                assert a[name] == pytest.approx(b[name], rel=1e-4), name

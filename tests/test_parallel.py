@@ -80,7 +80,7 @@ def test_replicated_trees_keep_values_types_and_keys():
     mesh = parallel.make_mesh()
     tree = {'count': jnp.int32(7), 'kernel': np.eye(3, dtype=np.float32), 'key': jax.random.key(5)}
     found = parallel.replicate(tree, mesh)
-    assert all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(found))
+    assert all(leaf.sharding == parallel.replicated(mesh) for leaf in jax.tree.leaves(found))
     assert found['count'] == 7 and found['count'].dtype == jnp.int32
     np.testing.assert_array_equal(found['kernel'], tree['kernel'])
     assert found['key'] == tree['key'] and found['key'].dtype == tree['key'].dtype

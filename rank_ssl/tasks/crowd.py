@@ -60,9 +60,7 @@ class Crowd:
         if not self.sigma > 0:
             raise UserError(f'config.task.sigma={self.sigma} px must be greater than 0; use 15')
         if not self.head_std >= 0:
-            raise UserError(
-                f'config.task.head_std={self.head_std} must be 0 or greater; use 0.001'
-            )
+            raise UserError(f'config.task.head_std={self.head_std} must be 0 or greater; use 0.001')
         if not 1 <= self.patch_min <= self.patch_max:
             raise UserError(
                 f'config.task.patch_min={self.patch_min} px must lie between 1 and '

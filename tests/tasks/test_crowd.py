@@ -51,6 +51,14 @@ def test_crowd_is_a_task_whose_head_gives_its_target_shape():
     assert output.shape == task.target_shape()
 
 
+@pytest.mark.parametrize('head_std', [0.0, 0.001, 0.1])
+def test_the_map_starts_with_a_kernel_of_the_deviation_set(head_std):
+    head, features = Crowd(head_std=head_std).head(), jnp.zeros((2, 2, 512))
+    params = head.init(jax.random.key(0), features)['params']
+    np.testing.assert_allclose(params['kernel'].std(), head_std, rtol=0.05)
+    assert not params['bias'].any()
+
+
 @pytest.mark.parametrize('size', [16, 32, 80])
 @pytest.mark.parametrize('seed', range(4))
 def test_target_is_the_mass_of_persons_in_the_patch_whatever_the_size(size, seed):
@@ -179,6 +187,10 @@ def test_views_have_the_promised_shape_and_hold_the_image(height, width, eval_si
     assert (views[0][filled] == PADDING).all()
 
 
+def test_views_are_filled_with_imagenets_mean_colour():
+    assert tuple(round(255 * mean) for mean in (0.485, 0.456, 0.406)) == PADDING
+
+
 def test_a_bounded_view_shows_the_whole_image():
     image = np.zeros((100, 200, 3), np.uint8)
     image[50:, 100:] = 255
@@ -200,6 +212,8 @@ def test_a_bounded_view_shows_the_whole_image():
         ({'scale': float('nan')}, ['config.task.scale=nan', 'use 0.75']),
         ({'anchor': 0.5}, ['config.task.anchor=0.5', '1 or greater', 'use 8']),
         ({'sigma': 0.0}, ['config.task.sigma=0.0', 'greater than 0', 'use 15']),
+        ({'head_std': -1.0}, ['config.task.head_std=-1.0', '0 or greater', 'use 0.001']),
+        ({'head_std': float('nan')}, ['config.task.head_std=nan', 'use 0.001']),
         ({'patch_min': 0}, ['config.task.patch_min=0', 'use 56 and 448']),
         ({'patch_min': 500}, ['config.task.patch_min=500', 'config.task.patch_max=448', 'use 56']),
         ({'eval_side': 15}, ['config.task.eval_side=15', '0 or at least 16']),

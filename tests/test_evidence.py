@@ -1,0 +1,267 @@
+"""Paired runs: the grid, what is run again, and the table's arithmetic in closed form."""
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import flags
+
+from rank_ssl import evidence
+from rank_ssl.config import Config
+from rank_ssl.errors import UserError
+from rank_ssl.evidence import Cell, compare, make_cells, make_table
+from rank_ssl.tasks.crowd import Crowd
+
+ROOT = Path(__file__).resolve().parent.parent
+TASK = Crowd()
+TRUE = np.array([10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0])
+
+
+@pytest.fixture(autouse=True)
+def split(monkeypatch):
+    """Sets --compare; 'test' unless a test calls it."""
+    flags.FLAGS.mark_as_parsed()
+
+    def choose(name: str) -> None:
+        monkeypatch.setattr(flags.FLAGS['compare'], 'value', name)
+
+    choose('test')
+    return choose
+
+
+def made_cell(workdir: Path, arm: str, seed: int, errors, **result) -> tuple[Cell, dict]:
+    """A finished cell whose predictions are off by `errors`, with the result they give."""
+    cell = Cell(arm, seed, workdir / arm / f'seed_{seed}', (f'--config.regime={arm}',))
+    cell.folder.mkdir(parents=True)
+    predicted = TRUE + np.asarray(errors, float)
+    rows = zip(TRUE, predicted, strict=True)
+    with open(cell.folder / 'predictions.csv', 'w', newline='') as file:
+        writer = csv.writer(file)
+        writer.writerow(['id', 'true', 'predicted'])
+        writer.writerows((f'image{i}', t, p) for i, (t, p) in enumerate(rows))
+    metrics = {f'test/{name}': value for name, value in TASK.metrics(predicted, TRUE).items()}
+    whole = {'steps': 10, 'best_step': 4, **metrics, 'best/val/mae': 7.0, **result}
+    (cell.folder / 'result.json').write_text(json.dumps(whole))
+    return cell, whole
+
+
+def interval(text: str) -> tuple[float, float]:
+    low, high = text.partition('[')[2].partition(']')[0].split(',')
+    return float(low), float(high)
+
+
+def test_the_grid_goes_seed_by_seed(tmp_path):
+    cells = make_cells(['baseline', 'multitask'], ['0', '3'], tmp_path)
+    assert [(cell.arm, cell.seed) for cell in cells] == [
+        ('baseline', 0), ('multitask', 0), ('baseline', 3), ('multitask', 3),
+    ]  # fmt: skip
+    assert cells[2].folder == tmp_path / 'baseline' / 'seed_3'
+    assert cells[2].fields == ('--config.regime=baseline',)
+
+
+def test_arms_with_fields(tmp_path):
+    arms = ['wide:margin=5;rank_weight=.3', 'baseline:optim.rate=3e-4']
+    wide, baseline = make_cells(arms, ['1'], tmp_path)
+    assert (wide.arm, wide.fields) == ('wide', ('--config.margin=5', '--config.rank_weight=.3'))
+    assert baseline.fields == ('--config.regime=baseline', '--config.optim.rate=3e-4')
+    assert wide.command('exp.py:A', ['--config.steps=5', '--config.seed=9']) == [
+        *(sys.executable, '-m', 'rank_ssl.main', '--config=exp.py:A'),
+        *('--config.steps=5', '--config.seed=9', '--config.margin=5', '--config.rank_weight=.3'),
+        *('--config.seed=1', f'--workdir={tmp_path / "wide" / "seed_1"}'),
+    ]
+
+
+@pytest.mark.parametrize('arms, seeds, message', [
+    (['wide'], ['0'], '--arms=wide is no regime (multitask, baseline, ranking): give it fields'),
+    (['wide:margin'], ['0'], '--arms=wide:margin is no arm: use a regime or NAME:field=value;'),
+    (['a/b:margin=1'], ['0'], '--arms=a/b:margin=1 is no arm'),
+    (['..:margin=1'], ['0'], '--arms=..:margin=1 is no arm'),
+    ([''], ['0'], '--arms= is no arm'),
+    (['baseline'], ['-1'], '--seeds=-1 must be whole numbers, 0 or greater; use 0,1,2'),
+    (['baseline'], ['x'], '--seeds=x must be'),
+    (['baseline'], [], '--arms=baseline --seeds=: give at least one of each'),
+    ([], ['0'], '--arms= --seeds=0: give at least one of each'),
+    (['baseline'], ['0', '00'], '--arms=baseline --seeds=0,00: give at least one of each, and'),
+    (['a:margin=1', 'a:margin=2'], ['0'], 'and each name once'),
+])  # fmt: skip
+def test_arms_and_seeds_that_are_none(tmp_path, arms, seeds, message):
+    with pytest.raises(UserError) as caught:
+        make_cells(arms, seeds, tmp_path)
+    assert str(caught.value).startswith(message) or str(caught.value).endswith(message)
+
+
+def test_a_cell_is_finished_when_it_has_its_steps_and_the_metric(tmp_path):
+    cell, result = made_cell(tmp_path, 'baseline', 0, np.ones(8), **{'test/srocc': None})
+    assert cell.result(10, 'test/mae')['best_step'] == result['best_step']
+    assert cell.result(8, 'test/mae') is not None
+    assert cell.result(11, 'test/mae') is None
+    assert cell.result(10, 'test/lcc') is None
+    assert math.isnan(cell.result(10, 'test/srocc')['test/srocc'])
+    short = Cell('short', 0, cell.folder, ('--config.steps=9',))
+    assert short.result(99, 'test/mae') is not None
+    assert Cell('none', 0, tmp_path / 'none', ()).result(1, 'test/mae') is None
+
+
+def test_finished_cells_are_not_run_again(tmp_path, monkeypatch, capsys):
+    cells = make_cells(['baseline', 'multitask'], ['0', '1'], tmp_path)
+    made_cell(tmp_path, 'multitask', 0, np.ones(8))
+    made_cell(tmp_path, 'baseline', 1, np.ones(8), steps=9)
+    started = []
+
+    def run(command, **options):
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    argv = ['evidence.py', '--config', 'exp.py:A', '--config.steps', '10', '--arms=baseline',
+            '--noconfig.evaluate_test', '-config.margin=2', '--workdir=w',
+            '--config.model.remat']  # fmt: skip
+    monkeypatch.setattr(sys, 'argv', argv)
+    evidence.run_cells(cells, 10, 'test/mae')
+    shared = ['--config.steps', '10', '--noconfig.evaluate_test', '-config.margin=2',
+              '--config.model.remat']  # fmt: skip
+    left = [cells[0], cells[2], cells[3]]
+    assert started == [cell.command('exp.py:A', shared) for cell in left]
+    told = capsys.readouterr().err.splitlines()
+    assert [line.partition(' (ETA')[0] for line in told] == [
+        '== cell 1/4: baseline, seed 0',
+        '== cell 3/4: baseline, seed 1',
+        '== cell 4/4: multitask, seed 1',
+    ]
+
+
+def test_validation_runs_leave_the_test_split_alone(tmp_path, monkeypatch, split):
+    split('val')
+    started = []
+    monkeypatch.setattr(
+        subprocess, 'run', lambda c, **o: started.append(c) or subprocess.CompletedProcess(c, 0)
+    )
+    monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
+    evidence.run_cells(make_cells(['baseline'], ['0'], tmp_path), 10, 'best/val/mae')
+    assert '--config.evaluate_test=false' in started[0]
+
+
+def test_a_cell_that_fails_ends_the_grid(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        subprocess, 'run', lambda command, **options: subprocess.CompletedProcess(command, 2)
+    )
+    monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
+    cells = make_cells(['baseline', 'multitask'], ['5'], tmp_path)
+    with pytest.raises(UserError, match='cell baseline, seed 5 ended with exit code 2: mend what'):
+        evidence.run_cells(cells, 10, 'test/mae')
+
+
+def test_the_difference_of_arms_in_closed_form(tmp_path):
+    """Each error of the second arm is 2 smaller, so each resample's mean difference is -2."""
+    one = [made_cell(tmp_path, 'baseline', s, 5 + np.arange(8.0)) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'multitask', s, 3 + np.arange(8.0)) for s in (0, 1)]
+    text = compare(TASK, one, other)
+    assert text == (
+        'multitask - baseline: test/mae -2.00, 95 % over 8 test images [-2.00, -2.00]: decided '
+        '(by seed -2.00, -2.00)'
+    )
+
+
+def test_the_interval_holds_the_mean_of_the_seeds(tmp_path):
+    rng = np.random.default_rng(0)
+    errors = rng.normal(0, 4, (2, 3, 8))
+    one = [made_cell(tmp_path, 'baseline', s, errors[0, s]) for s in range(3)]
+    other = [made_cell(tmp_path, 'multitask', s, errors[1, s]) for s in range(3)]
+    text = compare(TASK, one, other)
+    by_image = (np.abs(errors[1]) - np.abs(errors[0])).mean(0)
+    low, high = interval(text)
+    assert f'test/mae {by_image.mean():+.2f}, ' in text
+    assert low < by_image.mean() < high
+    # The draw is the same for all seeds and arms: an ordinary bootstrap of the images' means.
+    places = np.random.default_rng(1).integers(8, size=(20_000, 8))
+    expected = np.quantile(by_image[places].mean(1), [0.025, 0.975])
+    np.testing.assert_allclose([low, high], expected, atol=0.15)
+    assert ('not decidable at this scale' in text) == (low <= 0 <= high)
+    assert compare(TASK, one, other) == text
+
+
+def test_identical_arms_differ_by_nothing(tmp_path):
+    one = [made_cell(tmp_path, 'baseline', 0, np.arange(8.0))]
+    other = [made_cell(tmp_path, 'multitask', 0, np.arange(8.0))]
+    assert compare(TASK, one, other) == (
+        'multitask - baseline: test/mae +0.00, 95 % over 8 test images [+0.00, +0.00]: '
+        'not decidable at this scale (by seed +0.00)'
+    )
+
+
+def test_on_validation_the_seeds_alone_are_compared(tmp_path, split):
+    split('val')
+    one = [made_cell(tmp_path, 'a', s, np.ones(8), **{'best/val/mae': 5.0 + s}) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'b', s, np.ones(8), **{'best/val/mae': 4.0}) for s in (0, 1)]
+    assert compare(TASK, one, other) == 'b - a: best/val/mae -1.50 (by seed -1.00, -2.00)'
+
+
+def test_the_table(tmp_path):
+    cells = [
+        made_cell(tmp_path, 'baseline', 0, np.full(8, 3.0), **{'best/val/mae': 6.0}),
+        made_cell(tmp_path, 'multitask', 0, np.full(8, 1.0)),
+        made_cell(tmp_path, 'baseline', 1, np.full(8, 5.0), **{'best/val/mae': 8.0}),
+        made_cell(tmp_path, 'multitask', 1, np.full(8, 2.0), best_step=8),
+    ]
+    assert make_table(TASK, cells).splitlines() == [
+        '| arm | seed | test mae | test mse | val mae | best step |',
+        '| --- | --- | --- | --- | --- | --- |',
+        '| baseline | 0 | 3.00 | 3.00 | 6.00 | 4 |',
+        '| baseline | 1 | 5.00 | 5.00 | 8.00 | 4 |',
+        '| **baseline** | 2 seeds | 4.00 ± 1.41 | 4.00 ± 1.41 | 7.00 ± 1.41 |  |',
+        '| multitask | 0 | 1.00 | 1.00 | 7.00 | 4 |',
+        '| multitask | 1 | 2.00 | 2.00 | 7.00 | 8 |',
+        '| **multitask** | 2 seeds | 1.50 ± 0.71 | 1.50 ± 0.71 | 7.00 ± 0.00 |  |',
+        '',
+        'multitask - baseline: test/mae -2.50, 95 % over 8 test images [-2.50, -2.50]: decided '
+        '(by seed -2.00, -3.00)',
+    ]
+
+
+def test_a_table_of_one_arm_and_one_seed(tmp_path):
+    lines = make_table(TASK, [made_cell(tmp_path, 'baseline', 0, np.ones(8))]).splitlines()
+    assert lines[-1] == '| **baseline** | 1 seeds | 1.00 ± nan | 1.00 ± nan | 7.00 ± nan |  |'
+
+
+def test_the_program_from_finished_cells(tmp_path, monkeypatch, capsys):
+    for arm, error in (('baseline', 3.0), ('multitask', 1.0)):
+        made_cell(tmp_path, arm, 0, np.full(8, error))
+    for flag, value in (('arms', ['baseline', 'multitask']), ('seeds', ['0'])):
+        monkeypatch.setattr(flags.FLAGS[flag], 'value', value)
+    monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
+    config = Config(task=TASK, steps=10)
+    evidence.main(config, tmp_path)
+    table = (tmp_path / 'table.md').read_text()
+    assert 'multitask - baseline: test/mae -2.00' in table
+    assert capsys.readouterr().out == f'{table}\ntable, figure and runs in {tmp_path}\n'
+    assert (tmp_path / 'paired.png').stat().st_size > 2000
+
+
+def test_a_run_that_ends_without_its_result_is_told(tmp_path, monkeypatch):
+    for flag, value in (('arms', ['baseline']), ('seeds', ['0'])):
+        monkeypatch.setattr(flags.FLAGS[flag], 'value', value)
+    monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
+    monkeypatch.setattr(subprocess, 'run', lambda c, **o: subprocess.CompletedProcess(c, 0))
+    folder = tmp_path / 'baseline' / 'seed_0'
+    with pytest.raises(UserError, match=f'{folder} holds no finished run: start the same command'):
+        evidence.main(Config(task=TASK, steps=10), tmp_path)
+
+
+@pytest.mark.slow
+def test_the_grid_as_a_command(tmp_path):
+    command = [
+        *(sys.executable, '-m', 'rank_ssl.evidence', '--config=experiments/quickstart.py:smoke'),
+        *('--arms=baseline,far:margin=5', '--seeds=0', f'--workdir={tmp_path}'),
+    ]
+    for cells in (2, 0):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count('== cell ') == cells
+        assert 'far - baseline: test/mae ' in done.stdout
+    config = json.loads((tmp_path / 'far' / 'seed_0' / 'config.json').read_text())
+    assert (config['regime'], config['margin']) == ('multitask', 5)

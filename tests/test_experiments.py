@@ -1,0 +1,80 @@
+"""Every experiment: it builds with each of its arguments, names its command, and runs."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from rank_ssl.config import Config
+from rank_ssl.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = sorted(path.stem for path in (ROOT / 'experiments').glob('[!_]*.py'))
+
+
+def module(name: str) -> ModuleType:
+    return importlib.import_module(f'experiments.{name}')
+
+
+def variants() -> list[tuple[str, str]]:
+    texts = {name: module(name).ARGUMENTS for name in NAMES}
+    alone = [(name, text) for name in NAMES for text in ('', *texts[name])]
+    return alone + [(name, f'{text},smoke') for name in NAMES for text in texts[name][:-1]]
+
+
+def test_there_are_experiments():
+    assert {'quickstart', 'crowd_shtech'} <= set(NAMES)
+
+
+@pytest.mark.parametrize('name, text', variants())
+def test_each_argument_builds_a_valid_run(name, text):
+    config = module(name).get_config(text)
+    assert isinstance(config, Config)
+    config.check()
+    # A new one each time: fields set on one must not show in the next.
+    config.steps += 1
+    assert module(name).get_config(text).steps == config.steps - 1
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_each_argument_changes_the_run_and_is_told(name):
+    plain, docstring = module(name).get_config().to_dict(), module(name).__doc__
+    for argument in module(name).ARGUMENTS:
+        assert argument in docstring
+        same = module(name).get_config(argument).to_dict() == plain
+        assert same == (f'{argument} (default)' in docstring), argument
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_an_argument_that_is_none_is_refused(name):
+    with pytest.raises(UserError, match=f'{name}.py:smok is no argument of {name}.py; use '):
+        module(name).get_config('smok')
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_docstring_holds_the_command(name):
+    docstring = module(name).__doc__
+    assert f'\n    python -m rank_ssl.main --config=experiments/{name}.py' in docstring
+    assert '--workdir=runs/' in docstring
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_smoke_run_needs_neither_data_nor_weights(name, monkeypatch):
+    monkeypatch.delenv('RANK_SSL_DATA', raising=False)
+    config = module(name).get_config('smoke')
+    assert config.model.weights_path() is None
+    assert config.data.tiny > 0 and not config.data.unlabeled_dirs
+    assert config.log_every == 1 and config.steps // config.checkpoint_every >= 4
+    assert config.keep >= 2
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_smoke_run(smoke_run, name):
+    run = smoke_run(f'{name}.py:smoke')
+    assert run.done.returncode == 0, run.done.stderr
+    result = json.loads((run.workdir / 'result.json').read_text())
+    config = module(name).get_config('smoke')
+    assert result['steps'] == config.steps
+    assert f'test/{config.task.best}' in result
