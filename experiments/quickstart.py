@@ -3,8 +3,8 @@
     python -m rank_ssl.main --config=experiments/quickstart.py --workdir=runs/quickstart
 
 20 labeled scenes, the rest of the training set unlabeled, a VGG of one convolution per block and a
-quarter of the width from scratch. `make demo` runs it and its baseline (--config.regime=baseline) for two seeds. The argument
-`smoke` makes it seconds.
+quarter of the width from scratch. `make demo` runs it and its baseline (--config.regime=baseline)
+for two seeds. The argument `smoke` makes it seconds.
 """
 
 from rank_ssl import config

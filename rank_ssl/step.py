@@ -1,4 +1,4 @@
-"""The training step (eq. 5, 8, 17) (eq. 5, 8, 17): one forward, all pairs, one update."""
+"""The training step (eq. 5, 8, 17): one forward, all pairs, one update."""
 
 import functools
 import operator

@@ -20,7 +20,7 @@ LAYERS = (
     ('ranking', 'metrics', 'plots', 'logs', 'cli', 'ops'),
     ('models', 'parallel', 'checkpoint'),
     ('tasks', 'optimizer', 'step'),
-    ('data', 'train', 'evaluate'),
+    ('data', 'evaluate', 'loop', 'train'),
     ('active', 'predict', 'export', 'bench', 'ablate', 'report', 'results', 'evidence'),
     ('main',),
 )
@@ -32,8 +32,11 @@ SIBLINGS = {
     ('config', 'errors'),
     ('config', 'types'),
     ('evaluate', 'data'),
+    ('loop', 'data'),
+    ('loop', 'evaluate'),
     ('train', 'data'),
     ('train', 'evaluate'),
+    ('train', 'loop'),
 }
 
 # Who may import a library; every other module of rank_ssl may not.

@@ -11,7 +11,7 @@ from flax import linen as nn
 from rank_ssl.models.vgg import conv3x3, keep_valid
 
 # Most cells hold no head, so the map should start near 0. ImageNet's conv5_3 has a mean of .8 and
-# peaks of 140: at a deviation of .01, as in CSRNet, the first map is .7 +- 2.6 persons per cell, and
+# peaks of 140: at a deviation of .01, as in CSRNet, the first map is .7 +- 2.6 persons per cell and
 # its gradient silences the features for good.
 INIT_STD = 0.001
 

@@ -145,18 +145,9 @@ class Crowd:
         figures = {'counts': plots.counts(true, predicted, title='Counts', unit=self.unit)}
         if not predictions:
             return figures
-        truths = [
-            density.cell_mass(
-                p.record['points'],
-                p.record['image'].shape[:2],
-                cells=p.output.shape,
-                sigma=self.sigma,
-            )
-            for p in predictions
-        ]
         figures['density'] = plots.density_rows(
-            [p.record['image'] for p in predictions],
-            truths,
+            [p.image for p in predictions],
+            [self._true_map(p) for p in predictions],
             [p.output for p in predictions],
             true_counts=[self.label(p.record) for p in predictions],
             predicted_counts=[p.predicted for p in predictions],
@@ -176,6 +167,18 @@ class Crowd:
         )
         made = np.stack([crops.crop_resize(image, box, self.size) for box in boxes])
         return plots.ranked_set(image, made, boxes[:, 2] - boxes[:, 0], boxes=boxes)
+
+    def _true_map(self, prediction: Prediction) -> np.ndarray:
+        """The true density on the cells of a prediction's view."""
+        height, width = prediction.record['image'].shape[:2]
+        fitted = self._fitted(height, width)
+        scale = np.array([fitted[1] / width, fitted[0] / height], np.float32)
+        return density.cell_mass(
+            prediction.record['points'] * scale,
+            prediction.image.shape[:2],
+            cells=prediction.output.shape,
+            sigma=self.sigma * float(scale.mean()),
+        )
 
     def _fitted(self, height: int, width: int) -> tuple[int, int]:
         longer = max(height, width)
