@@ -70,7 +70,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     metric = _metric(config.task)
     run_cells(cells, config.steps, metric)
     results = [(cell, _finished(cell, config.steps, metric)) for cell in cells]
-    table = make_table(config.task, results)
+    table = f'{setting(config, results[-1][1])}\n\n{make_table(config.task, results)}'
     (workdir / 'table.md').write_text(table + '\n', encoding='utf-8')
     arms: dict[str, list[float]] = {}
     for cell, result in results:
@@ -124,6 +124,21 @@ def run_cells(cells: Sequence[Cell], steps: int, metric: str) -> None:
                 f'cell {cell.arm}, seed {cell.seed} ended with exit code {done.returncode}: mend '
                 'what it said above; the same command goes on from there'
             )
+
+
+def setting(config: Config, result: dict[str, Any]) -> str:
+    """What a table has to say of its scale, in one line."""
+    model, data = config.model, config.data
+    name = f'{data.dataset} {data.part}'.strip()
+    start = 'from scratch' if model.weights == 'none' else 'from ImageNet weights'
+    return (
+        f'{name}{" (an incomplete copy)" if result["partial_data"] else ""}; '
+        f'{result["labeled_images"]} labeled and {result["unlabeled_images"]} unlabeled images, '
+        f'{result["validation_images"]} for validation, {result["test_images"]} for test; '
+        f'{model.backbone} of width {model.width:g} {start}, {model.frozen_blocks} blocks frozen, '
+        f'{config.task.size} px; {config.steps} steps of {config.optim.name} at '
+        f'{config.optim.rate:g}, reduction {config.reduction}; {result["device"]}'
+    )
 
 
 def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> str:

@@ -71,6 +71,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         'compiled_eval_shapes': run.evaluator.compiled_shapes,
         'device': f'{jax.device_count()} x {device.device_kind} ({device.platform})',
         'processes': jax.process_count(),
+        'config': config.to_dict(),
         'versions': {name: metadata.version(name) for name in PACKAGES},
     }
 
