@@ -45,7 +45,9 @@ def made_cell(workdir: Path, arm: str, seed: int, errors, **result) -> tuple[Cel
         writer.writerow(['id', 'true', 'predicted'])
         writer.writerows((f'image{i}', t, p) for i, (t, p) in enumerate(rows))
     metrics = {f'test/{name}': value for name, value in TASK.metrics(predicted, TRUE).items()}
-    whole = {'steps': 10, 'best_step': 4, **metrics, 'best/val/mae': 7.0, **result}
+    facts = {'labeled_images': 4, 'unlabeled_images': 2, 'validation_images': 3,
+             'test_images': len(TRUE), 'partial_data': False, 'device': '1 x cpu'}  # fmt: skip
+    whole = {'steps': 10, 'best_step': 4, **metrics, 'best/val/mae': 7.0, **facts, **result}
     (cell.folder / 'result.json').write_text(json.dumps(whole))
     return cell, whole
 
@@ -234,9 +236,10 @@ def test_the_program_from_finished_cells(tmp_path, monkeypatch, capsys):
     for flag, value in (('arms', ['baseline', 'multitask']), ('seeds', ['0'])):
         monkeypatch.setattr(flags.FLAGS[flag], 'value', value)
     monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
-    config = Config(task=TASK, steps=10)
-    evidence.main(config, tmp_path)
+    evidence.main(Config(task=TASK, steps=10), tmp_path)
     table = (tmp_path / 'table.md').read_text()
+    for words in ('synthetic_crowd', '4 labeled', '8 for test', '224 px', '10 steps', '1 x cpu'):
+        assert words in table.splitlines()[0]
     assert 'multitask - baseline: test/mae -2.00' in table
     assert capsys.readouterr().out == f'{table}\ntable, figure and runs in {tmp_path}\n'
     assert (tmp_path / 'paired.png').stat().st_size > 2000
