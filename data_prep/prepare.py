@@ -2,7 +2,8 @@
 
 The last line on stdout is the absolute path of the prepared TFDS version folder; all else goes to
 stderr. A person's mistake ends with exit code 2 and one line on stderr, below it the expected
-folder tree where that helps.
+folder tree where that helps. Where neither --manual_dir nor $RANK_SSL_DATA names a folder, the only
+prepared copy of a set stands in for it; a named folder that lacks the set is an error.
 """
 
 from __future__ import annotations
@@ -70,10 +71,10 @@ def prepare(args: argparse.Namespace) -> pathlib.Path:
         config, options = _tiny(source, config, options, args)
     folder = None
     if source.needs_folder:
-        manual_dir = args.manual_dir or os.environ.get('RANK_SSL_DATA')
-        folder = _locate(source, config, manual_dir)
+        named = args.manual_dir or os.environ.get('RANK_SSL_DATA') or None
+        folder = _locate(source, config, named)
         if folder is None:
-            return _fallback(source, config, manual_dir, data_dir, args)
+            return _fallback(source, config, named, data_dir, args)
     reader = source(config, folder, **options)
     return _prepare(reader, data_dir, args)
 
@@ -94,40 +95,50 @@ def _tiny(
     return config, options
 
 
-def _locate(source: type[Source], config: str, manual_dir: str | None) -> pathlib.Path | None:
-    if manual_dir is None:
+def _locate(source: type[Source], config: str, named: str | None) -> pathlib.Path | None:
+    if named is None:
         return None
-    return source.locate(config, pathlib.Path(manual_dir).expanduser().absolute())
+    return source.locate(config, pathlib.Path(named).expanduser().absolute())
 
 
 def _fallback(
     source: type[Source],
     config: str,
-    manual_dir: str | None,
+    named: str | None,
     data_dir: pathlib.Path,
     args: argparse.Namespace,
 ) -> pathlib.Path:
-    """The only prepared copy there is, else a UserError with the expected tree."""
-    copies = store.prepared_copies(source, config, data_dir)
-    if source.folder_is_identity:
-        here = str(pathlib.Path(manual_dir).expanduser().resolve()) if manual_dir else None
-        copies = [copy for copy in copies if copy.record['source'] == here]
+    """The only prepared copy where no folder is named, else a UserError with the expected tree."""
+    copies = []
+    if not source.folder_is_identity:
+        copies = store.prepared_copies(source, config, data_dir)
     copies = [copy for copy in copies if not copy.record['made']]
     usable = [copy for copy in copies if not copy.record['partial']]
     usable = usable or (copies if args.allow_partial else [])
-    where = f'is not in {manual_dir}' if manual_dir else 'needs --manual_dir (or $RANK_SSL_DATA)'
-    if len(usable) == 1:
+    if named:
+        origin = '' if args.manual_dir else ' ($RANK_SSL_DATA)'
+        where = f'is not in {named}{origin}'
+    else:
+        where = 'needs --manual_dir (or $RANK_SSL_DATA)'
+    if len(usable) == 1 and not named:
         say(f'{source.name} {config} {where}: using the copy prepared before')
         return _accept(usable[0], args.on_bad)
-    copies_note = f'; {len(usable)} prepared copies differ, so none is taken' if usable else ''
-    if copies and not usable:
-        copies_note = '; the prepared copy is partial, --allow_partial takes it'
+    where += _copies_note(copies, usable, named)
     command = f'python -m data_prep.prepare {source.name}'
     part = f' --part={config}' if len(source.configs) > 1 else ''
     raise UserError(
-        f'{source.name} {config} {where}{copies_note}; unpack the set and run '
+        f'{source.name} {config} {where}; unpack the set and run '
         f'{command}{part} --manual_dir=DIR, where DIR holds\n{source.tree(config)}'
     )
+
+
+def _copies_note(copies: list[Prepared], usable: list[Prepared], named: str | None) -> str:
+    """Why no prepared copy stands in, for an error message; empty where there is none."""
+    if copies and named:
+        return '; a prepared copy stands in only where no --manual_dir or $RANK_SSL_DATA is given'
+    if usable:
+        return f'; {len(usable)} prepared copies differ, so none is taken'
+    return '; the prepared copy is partial, --allow_partial takes it' if copies else ''
 
 
 def _prepare(source: Source, data_dir: pathlib.Path, args: argparse.Namespace) -> pathlib.Path:

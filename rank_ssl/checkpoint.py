@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -33,8 +33,8 @@ Meta = dict[str, Any]
 def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
     """Writes the checkpoint `folder/STEP` whole or not at all; an older one of that step goes.
 
-    Every process of a run calls it; the first one names the result. Raises UserError where an
-    array is not finite, and where the disk is full.
+    Of several processes, all of which hold the same arrays, the first one writes. Raises UserError
+    where an array is not finite, and where the disk is full.
     """
     target, partial = folder / str(step), folder / f'.{step}.partial'
     arrays = {name: np.asarray(_key_data(leaf)) for name, leaf in _by_path(tree).items()}
@@ -45,17 +45,15 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
                 'set config.optim.clip_norm; older checkpoints are kept'
             )
     need = sum(array.nbytes for array in arrays.values())
-    first = jax.process_index() == 0
+    if jax.process_index() > 0:
+        return
     try:
-        if first:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            if shutil.disk_usage(partial).free < need:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        with ocp.StandardCheckpointer() as checkpointer:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        if shutil.disk_usage(partial).free < need:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with _checkpointer() as checkpointer:
             checkpointer.save((partial / 'arrays').absolute(), arrays)
-        if not first:
-            return
         (partial / 'meta.json').write_text(json.dumps(meta, indent=1, sort_keys=True))
         _write_manifest(partial)
     except (OSError, ValueError) as error:
@@ -79,14 +77,29 @@ def restore(
     UserError where there are checkpoints and none is whole, or where the newest whole one holds
     other arrays than `like`.
     """
+    if (found := newest(folder)) is None:
+        return None
+    step, meta = found
+    check(meta)
+    return step, _load(folder / str(step), like), meta
+
+
+def restore_step(folder: pathlib.Path, step: int, like: Any) -> Any:
+    """The tree of that step. Raises UserError where it is not there or not whole."""
+    path = folder / str(step)
+    if fault := damage(path):
+        raise UserError(f'{path}: {fault}: restore it from a copy, or train again')
+    return _load(path, like)
+
+
+def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
+    """Step and meta of the newest whole checkpoint; as in `restore`."""
     steps = saved_steps(folder)
     for step in reversed(steps):
         path = folder / str(step)
         fault = damage(path)
         if fault is None:
-            meta = json.loads((path / 'meta.json').read_text())
-            check(meta)
-            return step, _load(path, like), meta
+            return step, json.loads((path / 'meta.json').read_text())
         print(f'{path}: {fault}; going back to the checkpoint before', file=sys.stderr)
     if steps:
         raise UserError(
@@ -128,11 +141,31 @@ def prune(folder: pathlib.Path, keep: int, *, newest: int) -> None:
 
     A folder of a later step is a damaged or a stray one: it is left alone and counts for nothing.
     """
-    for step in [step for step in saved_steps(folder) if step <= newest][:-keep]:
+    discard(folder, [step for step in saved_steps(folder) if step <= newest][:-keep])
+
+
+def discard(folder: pathlib.Path, steps: Iterable[int]) -> None:
+    """Deletes the checkpoints of these steps."""
+    for step in steps:
         # Renamed first: a kill in the middle leaves no folder that looks whole.
         doomed = folder / f'.{step}.partial'
         (folder / str(step)).rename(doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def prune_best(best: pathlib.Path, folder: pathlib.Path, *, newest: int) -> None:
+    """Deletes the steps of `best`, up to `newest`, that no checkpoint in `folder` names its best.
+
+    So whichever of them a run goes on from, its best parameters are there.
+    """
+    named = set()
+    for step in saved_steps(folder):
+        try:
+            meta = json.loads((folder / str(step) / 'meta.json').read_text())
+            named.add(meta['best'].get('step'))
+        except (OSError, ValueError, KeyError):
+            return  # a damaged one: what it named cannot be known
+    discard(best, [step for step in saved_steps(best) if step <= newest and step not in named])
 
 
 def clean(folder: pathlib.Path) -> None:
@@ -144,8 +177,10 @@ def clean(folder: pathlib.Path) -> None:
 class Saver:
     """Saves in the background, one at a time; an error comes up at the next call."""
 
-    def __init__(self, folder: pathlib.Path, *, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(
+        self, folder: pathlib.Path, *, keep: int, best: pathlib.Path | None = None
+    ) -> None:
+        self._folder, self._keep, self._best = folder, keep, best
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: concurrent.futures.Future | None = None
         if jax.process_index() == 0:
@@ -175,6 +210,8 @@ class Saver:
         save(self._folder, step, tree, meta)
         if jax.process_index() == 0:
             prune(self._folder, self._keep, newest=step)
+            if self._best is not None:
+                prune_best(self._best, self._folder, newest=step)
 
 
 @contextlib.contextmanager
@@ -224,13 +261,24 @@ def _by_path(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
 
+def _checkpointer() -> ocp.StandardCheckpointer:
+    """One that waits for no other process: its barriers would meet the training step's."""
+    if jax.process_count() == 1:
+        return ocp.StandardCheckpointer()
+    here = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=here, active_processes={here}, barrier_sync_key_prefix=f'process_{here}'
+    )
+    return ocp.StandardCheckpointer(multiprocessing_options=alone)
+
+
 def _load(path: pathlib.Path, like: Any) -> Any:
     wanted = {
         name: jax.ShapeDtypeStruct(host.shape, host.dtype)
         for name, leaf in _by_path(like).items()
         for host in [jax.eval_shape(_key_data, leaf)]
     }
-    with ocp.StandardCheckpointer() as checkpointer:
+    with _checkpointer() as checkpointer:
         saved = checkpointer.metadata((path / 'arrays').absolute()).item_metadata.tree
         _same_arrays(path, _described(saved), _described(wanted))
         host = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

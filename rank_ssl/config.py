@@ -29,6 +29,8 @@ HARMLESS = (
     'data.threads', 'data.prefetch', 'data.data_dir', 'data.manual_dir', 'data.on_bad',
     'model.remat', 'model.weights',
 )  # fmt: skip
+# And these may differ where a trained run is evaluated alone.
+EVALUATION = ('task.eval_side', 'data.test_stride', 'regime', 'rank_weight', 'margin', 'reduction')
 
 
 @dataclasses.dataclass(slots=True)
@@ -73,7 +75,7 @@ class Data:
     validation: float = 0.1  # share of the training split that selects the best step
     unlabeled_rest: bool = True  # the training images without a label serve unlabeled
     unlabeled_labeled: bool = False  # so do the labeled ones: their crops have an order too
-    unlabeled_dirs: tuple[str, ...] = ()  # and these folders of images
+    unlabeled_dirs: str = ''  # and these folders of images, separated by commas
     groups: int = 5  # G, groups in a mini-batch
     labeled_per_group: int = 5  # R; 5 x (5 + 5) = 50 is the paper's crowd batch (6.2)
     test_stride: int = 1  # evaluate on every n-th test image
@@ -216,7 +218,7 @@ def _check_types(part: Any, name: str) -> None:
         if kind is not Task and type(value) not in allowed:
             word = getattr(kind, '__name__', kind)
             raise UserError(f'{name}.{field.name}={value!r} must be of type {word}')
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(value):
             _check_types(value, f'{name}.{field.name}')
 
 

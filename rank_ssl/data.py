@@ -63,7 +63,7 @@ def prepare(config: Config, workdir: str) -> tuple[Prepared, list[Prepared]]:
     main = _prepare(data, data.dataset, workdir, manual_dir=data.manual_dir, part=data.part)
     folders = [
         _prepare(data, 'image_folder', workdir, manual_dir=folder, tiny=False)
-        for folder in data.unlabeled_dirs
+        for folder in filter(None, data.unlabeled_dirs.split(','))
     ]
     return main, folders
 
@@ -122,9 +122,15 @@ class Records:
         shifted = [(source + len(self._sources), row) for source, row in other._rows]
         return Records(self._sources + other._sources, self._rows + shifted)
 
+    @functools.cached_property
+    def annotations(self) -> list[Record]:
+        """Every record without its image; read once."""
+        raws = (self.raw(i) for i in range(len(self)))
+        return [{name: v for name, v in raw.items() if name != 'image'} for raw in raws]
+
     def ids(self) -> list[str]:
         """The id of each record, in order."""
-        return [self.raw(i)['id'] for i in range(len(self))]
+        return [record['id'] for record in self.annotations]
 
     def take(self, rows: Iterable[int]) -> 'Records':
         """The records at these places, in this order."""
@@ -204,8 +210,12 @@ class Batches:
         self._total, self._groups = config.data.groups, groups
         self._levels, self._labels = config.ranked, config.labeled
         # A regime without ranking or without labels has no such records to shuffle.
-        self._ranked: Any = self._levels and _shuffled(splits.unlabeled, config.seed, RANKED)
-        self._labeled: Any = self._labels and _shuffled(splits.labeled, config.seed, LABELED)
+        self._ranked: Any = None
+        self._labeled: Any = None
+        if self._levels:
+            self._ranked = _shuffled(splits.unlabeled, config.seed, RANKED)
+        if self._labels:
+            self._labeled = _shuffled(splits.labeled, config.seed, LABELED)
 
     def __len__(self) -> int:
         return 2**31
@@ -307,24 +317,25 @@ class Examples:
         rng = counter_rng(self._seed, EVALUATE, 0, int(i))
         return {'record': record, 'views': self._task.views(rng, record)}
 
-    def id(self, i: int) -> str:
-        """The id of example i."""
-        return self._records.raw(i)['id']
-
-    def label(self, i: int) -> float:
-        """The true value of example i, in the task's unit; its image is not decoded."""
-        return self._task.label(self._records.raw(i))
+    @property
+    def annotations(self) -> list[Record]:
+        """The records without their images."""
+        return self._records.annotations
 
     def shapes(self) -> list[tuple[int, int]]:
-        """(H, W) of each example's views; no image is decoded."""
-        raws = (self._records.raw(i) for i in range(len(self)))
-        return [self._task.view_shape(int(raw['height']), int(raw['width'])) for raw in raws]
+        """(H, W) of each example's views."""
+        return view_shapes(self._task, self._records)
 
     def read(self, places: Sequence[int], threads: int) -> Iterator[dict[str, Any]]:
         """The examples at these places in this order, read ahead by threads."""
         read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         chosen = grain.MapDataset.source(places).map(self.__getitem__)
         return iter(chosen.to_iter_dataset(read))
+
+
+def view_shapes(task: Task, records: Records) -> list[tuple[int, int]]:
+    """(H, W) of the views that a task makes of each record; no image is decoded."""
+    return [task.view_shape(int(r['height']), int(r['width'])) for r in records.annotations]
 
 
 def _shuffled(records: Records, seed: int, stream: int) -> Any:

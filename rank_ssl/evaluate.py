@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 from rank_ssl.data import Examples
 from rank_ssl.parallel import over_groups, process_groups, replicated, to_devices
-from rank_ssl.types import Prediction, Task
+from rank_ssl.types import Prediction, Record, Task
 
 MAX_SHAPES = 8
 Shape = tuple[int, int]
@@ -23,19 +24,22 @@ Shape = tuple[int, int]
 class Evaluation:
     """A split's predictions in the order of its records, and its metrics."""
 
-    ids: list[str]
+    records: list[Record]  # without their images
     true: np.ndarray  # f64[N], in the task's unit
     predicted: np.ndarray  # f64[N]
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # nan where a prediction is not finite
     drawn: list[Prediction]  # the examples kept for figures
 
-    def write_csv(self, path: pathlib.Path) -> None:
-        """Writes one line an example: id, true, predicted."""
+    def write_csv(self, path: pathlib.Path, task: Task) -> None:
+        """Writes one line an example: id, true, predicted, and the task's own columns."""
+        rows = [
+            {'id': record['id'], 'true': f'{t:.6g}', 'predicted': f'{p:.6g}'} | task.columns(record)
+            for record, t, p in zip(self.records, self.true, self.predicted, strict=True)
+        ]
         with open(path, 'w', newline='', encoding='utf-8') as file:
-            writer = csv.writer(file)
-            writer.writerow(['id', 'true', 'predicted'])
-            rows = zip(self.ids, self.true, self.predicted, strict=True)
-            writer.writerows((i, f'{t:.6g}', f'{p:.6g}') for i, t, p in rows)
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def buckets(shapes: Sequence[Shape], *, limit: int = MAX_SHAPES) -> list[Shape]:
@@ -87,12 +91,23 @@ def schedule(
 
 
 class Evaluator:
-    """Evaluates splits of one task; the compiled shapes are shared by all its calls."""
+    """Evaluates splits of one task with at most eight compiled shapes.
+
+    `shapes` are those of all splits that will be evaluated; one call alone may do without.
+    """
 
     def __init__(
-        self, task: Task, apply_fn: Callable, mesh: Mesh, *, batch: int = 1, threads: int = 2
+        self,
+        task: Task,
+        apply_fn: Callable,
+        mesh: Mesh,
+        *,
+        batch: int = 1,
+        threads: int = 2,
+        shapes: Sequence[Shape] = (),
     ) -> None:
         self._task, self._mesh, self._threads = task, mesh, threads
+        self._buckets = buckets(shapes)
         self._batch = batch * mesh.devices.size
         self._shapes: set[tuple[int, ...]] = set()
 
@@ -102,7 +117,7 @@ class Evaluator:
 
             outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
             first = jax.tree.map(lambda x: x[:, 0], outputs)
-            return task.score(outputs).astype(jnp.float32).mean(1), first
+            return task.score(outputs).astype(jnp.float32), first
 
         whole, split = replicated(mesh), over_groups(mesh)
         self._predict = jax.jit(
@@ -124,7 +139,7 @@ class Evaluator:
     ) -> Evaluation:
         """The predictions of all examples; the first `draw` are kept with their images."""
         shapes = examples.shapes()
-        plan = schedule(shapes, buckets(shapes), self._batch)
+        plan = schedule(shapes, self._buckets or buckets(shapes), self._batch)
         rows = process_groups(self._batch, self._mesh)
         predicted = np.full(len(shapes), np.nan)
         drawn: dict[int, Prediction] = {}
@@ -133,7 +148,7 @@ class Evaluator:
             image, valid = _padded(read, bucket, len(rows))
             self._shapes.add(image.shape)
             score, outputs = self._predict(params, *to_devices((image, valid), self._mesh))
-            predicted[places] = np.asarray(score, np.float64)[: len(places)]
+            predicted[places] = np.asarray(score, np.float64).mean(1)[: len(places)]
             for row, example in zip(rows, read, strict=False):
                 if row < len(places) and places[row] < draw:
                     drawn[places[row]] = self._drawn(
@@ -141,14 +156,23 @@ class Evaluator:
                     )
             done += len(places)
             progress(done, len(shapes))
-        true = np.array([examples.label(place) for place in range(len(shapes))])
+        records = examples.annotations
+        true = np.array([self._task.label(record) for record in records])
         return Evaluation(
-            ids=[examples.id(place) for place in range(len(shapes))],
+            records=records,
             true=true,
             predicted=predicted,
-            metrics=self._task.metrics(predicted, true),
+            metrics=self._metrics(predicted, true, records),
             drawn=[drawn[place] for place in sorted(drawn)],
         )
+
+    def _metrics(
+        self, predicted: np.ndarray, true: np.ndarray, records: list[Record]
+    ) -> dict[str, float]:
+        if np.isfinite(predicted).all():
+            return self._task.metrics(predicted, true, records)
+        # Parameters that have grown too large: the names, and no number.
+        return dict.fromkeys(self._task.metrics(true, true, records), math.nan)
 
     def _read(
         self, examples: Examples, plan: list[tuple[Shape, list[int]]], rows: range

@@ -8,6 +8,7 @@ not run again. An arm is a regime, or a name with fields: `--arms='baseline,wide
 Arms of one seed share the labeled subset, the initial parameters and the order of the data.
 """
 
+import copy
 import csv
 import dataclasses
 import itertools
@@ -25,15 +26,15 @@ import numpy as np
 from absl import flags
 
 from rank_ssl import cli, logs, plots
-from rank_ssl.config import REGIMES, Config
+from rank_ssl.config import HARMLESS, REGIMES, Config, differences
 from rank_ssl.errors import UserError
-from rank_ssl.metrics import bootstrap_interval
 from rank_ssl.types import Task
 
 ARMS = flags.DEFINE_list('arms', ['baseline', 'multitask'], 'Regimes, or NAME:field=value;...')
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds; each arm runs with each.')
 SPLIT = flags.DEFINE_enum('compare', 'test', ['test', 'val'], 'val: to choose settings by.')
 DRAWS = 2000  # bootstrap draws of an interval
+Values = tuple[np.ndarray, np.ndarray]  # true and predicted, f64[N] each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,27 +51,48 @@ class Cell:
         program = [sys.executable, '-m', 'rank_ssl.main', f'--config={config}', *shared]
         return [*program, *self.fields, f'--config.seed={self.seed}', f'--workdir={self.folder}']
 
-    def result(self, steps: int, metric: str) -> dict[str, Any] | None:
+    def config(self, base: Config) -> dict[str, Any]:
+        """Its configuration, as config.json holds it."""
+        made = copy.deepcopy(base)
+        for field in (*self.fields, f'--config.seed={self.seed}'):
+            path, _, text = field.removeprefix('--config.').partition('=')
+            parent, _, name = path.rpartition('.')
+            holder = made.get(parent) if parent else made
+            kind = type(getattr(holder, name))
+            value = text.lower() in ('true', '1') if kind is bool else kind(text)
+            setattr(holder, name, value)
+        return made.to_dict()
+
+    def result(self, base: Config, metric: str) -> dict[str, Any] | None:
         """Its result.json, null as nan; None where it has not taken its steps, or lacks the metric.
 
-        An arm may have a number of steps of its own.
+        Raises UserError where the result is of another config.
         """
         path = self.folder / 'result.json'
         if not path.exists():
             return None
         found = json.loads(path.read_text())
-        result = {name: math.nan if value is None else value for name, value in found.items()}
-        own = [int(f.partition('=')[2]) for f in self.fields if f.startswith('--config.steps=')]
-        return result if result['steps'] >= [steps, *own][-1] and metric in result else None
+        result: dict[str, Any] = {n: math.nan if v is None else v for n, v in found.items()}
+        wanted = self.config(base)
+        other = {
+            name: values
+            for name, values in differences(result['config'], wanted).items()
+            # A field that the run's version did not have is at its default.
+            if values[0] is not None and (name not in HARMLESS or name.startswith('optim.'))
+        }
+        if other:
+            words = '; '.join(f'config.{name} {a}, now {b}' for name, (a, b) in other.items())
+            raise UserError(f'{self.folder} holds another run ({words}): use another --workdir')
+        return result if result['steps'] >= wanted['steps'] and metric in result else None
 
 
 def main(config: Config, workdir: pathlib.Path) -> None:
     """Runs the cells that are not finished, then prints and saves the table and the figure."""
     cells = make_cells(ARMS.value, SEEDS.value, workdir)
     metric = _metric(config.task)
-    run_cells(cells, config.steps, metric)
-    results = [(cell, _finished(cell, config.steps, metric)) for cell in cells]
-    table = f'{setting(config, results[-1][1])}\n\n{make_table(config.task, results)}'
+    run_cells(cells, config, metric)
+    results = [(cell, _finished(cell, config, metric)) for cell in cells]
+    table = '\n\n'.join([*settings(results), make_table(config.task, results)])
     (workdir / 'table.md').write_text(table + '\n', encoding='utf-8')
     arms: dict[str, list[float]] = {}
     for cell, result in results:
@@ -103,7 +125,7 @@ def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path)
     return cells
 
 
-def run_cells(cells: Sequence[Cell], steps: int, metric: str) -> None:
+def run_cells(cells: Sequence[Cell], base: Config, metric: str) -> None:
     """Runs what is not finished, one after another. Raises UserError where a cell fails."""
     config = cli.typed(sys.argv, 'config')[0]
     shared = _fields(sys.argv[1:])
@@ -111,7 +133,7 @@ def run_cells(cells: Sequence[Cell], steps: int, metric: str) -> None:
         shared.append('--config.evaluate_test=false')
     times: list[float] = []
     for number, cell in enumerate(cells, 1):
-        if cell.result(steps, metric) is not None:
+        if cell.result(base, metric) is not None:
             continue
         left = (len(cells) - number + 1) * float(np.mean(times)) if times else float('nan')
         head = f'== cell {number}/{len(cells)}: {cell.arm}, seed {cell.seed}'
@@ -126,18 +148,27 @@ def run_cells(cells: Sequence[Cell], steps: int, metric: str) -> None:
             )
 
 
-def setting(config: Config, result: dict[str, Any]) -> str:
-    """What a table has to say of its scale, in one line."""
-    model, data = config.model, config.data
-    name = f'{data.dataset} {data.part}'.strip()
-    start = 'from scratch' if model.weights == 'none' else 'from ImageNet weights'
+def settings(results: Sequence[tuple[Cell, dict[str, Any]]]) -> list[str]:
+    """What a table has to say of its scale: a line for each arm."""
+    first_of_arm = {cell.arm: result for cell, result in reversed(results)}
+    return [f'{arm}: {setting(result)}' for arm, result in reversed(first_of_arm.items())]
+
+
+def setting(result: dict[str, Any]) -> str:
+    """The scale of one run in words."""
+    config = result['config']
+    model, data, optim = config['model'], config['data'], config['optim']
+    name = f'{data["dataset"]} {data["part"]}'.strip()
+    start = 'from scratch' if model['weights'] == 'none' else 'from ImageNet weights'
+    ranking = f', margin {config["margin"]:g}, rank weight {config["rank_weight"]:g}'
     return (
         f'{name}{" (an incomplete copy)" if result["partial_data"] else ""}; '
         f'{result["labeled_images"]} labeled and {result["unlabeled_images"]} unlabeled images, '
         f'{result["validation_images"]} for validation, {result["test_images"]} for test; '
-        f'{model.backbone} of width {model.width:g} {start}, {model.frozen_blocks} blocks frozen, '
-        f'{config.task.size} px; {config.steps} steps of {config.optim.name} at '
-        f'{config.optim.rate:g}, reduction {config.reduction}; {result["device"]}'
+        f'{model["backbone"]} of width {model["width"]:g} {start}, {model["frozen_blocks"]} blocks '
+        f'frozen, {config["task"]["size"]} px; {config["steps"]} steps of {optim["name"]} at '
+        f'{optim["rate"]:g}, reduction {config["reduction"]}'
+        f'{"" if config["regime"] == "baseline" else ranking}; {result["device"]}'
     )
 
 
@@ -165,52 +196,58 @@ def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> st
 def compare(
     task: Task, one: Sequence[tuple[Cell, dict]], other: Sequence[tuple[Cell, dict]]
 ) -> str:
-    """`other - one` in words: each seed's paired difference on test and their mean.
+    """`other - one` in words: each seed's paired difference, their mean, and on test an interval.
 
-    The interval is a bootstrap over test images, the same draw for both arms and all seeds: what
-    other images would change. The seeds' own differences show what other labels would.
+    The interval is a bootstrap over seeds and test images, the same draw for both arms: what other
+    labels and other images would change.
     """
     names = one[0][0].arm, other[0][0].arm
     metric = _metric(task)
     by_seed = [b[1][metric] - a[1][metric] for a, b in zip(one, other, strict=True)]
-    text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.2f}'
     seeds = ', '.join(f'{difference:+.2f}' for difference in by_seed)
+    text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.2f} (by seed {seeds})'
     if SPLIT.value != 'test':
-        return f'{text} (by seed {seeds})'
+        return text
     pairs = [(_predictions(a[0]), _predictions(b[0])) for a, b in zip(one, other, strict=True)]
-
-    def difference(drawn: np.ndarray) -> float:
-        places = drawn.astype(np.intp)
-        found = [
-            task.metrics(b[1][places], b[0][places])[task.best]
-            - task.metrics(a[1][places], a[0][places])[task.best]
-            for a, b in pairs
-        ]
-        return float(np.mean(found))
-
-    images = np.arange(len(pairs[0][0][0]))
-    rng = np.random.Generator(np.random.Philox(key=0))
-    low, high = bootstrap_interval(images, rng=rng, draws=DRAWS, statistic=difference)
+    low, high = interval(task, pairs)
     verdict = 'decided' if low * high > 0 else 'not decidable at this scale'
-    return (
-        f'{text}, 95 % over {len(images)} test images [{low:+.2f}, {high:+.2f}]: {verdict} '
-        f'(by seed {seeds})'
-    )
+    count = f'{len(pairs)} seeds and {len(pairs[0][0][0])} test images'
+    return f'{text}; 95 % over {count} [{low:+.2f}, {high:+.2f}]: {verdict}'
+
+
+def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float, float]:
+    """95 % of the paired difference in the task's metric; nan for one seed: it decides nothing."""
+    if len(pairs) < 2:
+        return math.nan, math.nan
+    rng = np.random.Generator(np.random.Philox(key=0))
+    images = len(pairs[0][0][0])
+    found = []
+    for _ in range(DRAWS):
+        places = rng.integers(images, size=images)
+        drawn = [pairs[seed] for seed in rng.integers(len(pairs), size=len(pairs))]
+        found.append(np.mean([_value(task, b, places) - _value(task, a, places) for a, b in drawn]))
+    low, high = np.quantile(found, (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _value(task: Task, values: Values, places: np.ndarray) -> float:
+    true, predicted = values
+    return task.metrics(predicted[places], true[places])[task.best]
 
 
 def _metric(task: Task) -> str:
     return f'test/{task.best}' if SPLIT.value == 'test' else f'best/val/{task.best}'
 
 
-def _predictions(cell: Cell) -> tuple[np.ndarray, np.ndarray]:
+def _predictions(cell: Cell) -> Values:
     """True and predicted values of a cell's test images."""
     with open(cell.folder / 'predictions.csv', newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
     return tuple(np.array([float(row[name]) for row in rows]) for name in ('true', 'predicted'))  # type: ignore[return-value]
 
 
-def _finished(cell: Cell, steps: int, metric: str) -> dict[str, Any]:
-    result = cell.result(steps, metric)
+def _finished(cell: Cell, base: Config, metric: str) -> dict[str, Any]:
+    result = cell.result(base, metric)
     if result is None:
         raise UserError(f'{cell.folder} holds no finished run: start the same command again')
     return result

@@ -87,6 +87,17 @@ def _kept_lines(path: Path, resume_step: int) -> list[bytes]:
     return [line for line, row in rows if row is not None and row['step'] <= resume_step]
 
 
+def write_last(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) -> None:
+    """One line at the end of metrics.jsonl; an older one of the same step and names goes."""
+    if not metrics:
+        return
+    row = {'step': int(step), **_plain(metrics)}
+    whole = _whole_lines(Path(path)) if Path(path).exists() else []
+    lines = [line for line in whole if set(_parse(line) or {}) != set(row)]
+    lines.append(json.dumps(row, allow_nan=False).encode())
+    _replace(Path(path), b''.join(line + b'\n' for line in lines))
+
+
 class MetricsLog:
     """metrics.jsonl and tensorboard/ of a workdir: one JSON object a line, `step` first.
 
@@ -158,7 +169,11 @@ class RateMeter:
         try:
             yield
         finally:
-            self._waited += self._clock() - start
+            self.waited(self._clock() - start)
+
+    def waited(self, seconds: float) -> None:
+        """Count so many seconds as waiting for data."""
+        self._waited += seconds
 
     @property
     def images_per_second(self) -> float:

@@ -22,20 +22,22 @@ from rank_ssl.types import TrainState
 
 @dataclasses.dataclass
 class Run:
-    """What a run is made of. `state`, `best`, `position` and `seconds` change while it trains."""
+    """What a run is made of; from `state` on the fields change while it trains."""
 
     config: Config
     workdir: pathlib.Path
     splits: Splits
     mesh: Any
     tx: Any
-    state: TrainState
     evaluator: Evaluator
+    pixels: str  # the convention that the network's input is in
+    state: TrainState
     best: dict[str, Any] = dataclasses.field(default_factory=dict)  # step and validation metrics
     last: dict[str, float] = dataclasses.field(default_factory=dict)  # newest validation metrics
     position: dict[str, int] = dataclasses.field(default_factory=dict)  # of the data
     seconds: float = 0.0  # of training, over all starts
-    images: int = 0  # forwarded in them
+    images_per_second: float = math.nan  # over the last steps, validation left out
+    start: int | None = None  # the step it went on from; None for a fresh one
 
     @property
     def step(self) -> int:
@@ -57,13 +59,16 @@ class Loop:
     def steps(self, step_fn: Callable, start: int, received: list[int]) -> None:
         """Takes the steps after `start`. Raises Stopped when a signal is received."""
         run, config, meter = self.run, self.run.config, logs.RateMeter()
+        metrics: dict[str, Any] = {}
         images = config.data.groups * (config.ranked + config.labeled)
         began, before = time.perf_counter(), run.seconds
         for step in range(start + 1, config.steps + 1):
-            with meter.waiting():
-                batch = next(self.iterator)
+            asked = time.perf_counter()
+            batch = next(self.iterator)
+            # While the device still works on the steps before, nothing waits for data.
+            if step == start + 1 or metrics['loss'].is_ready():
+                meter.waited(time.perf_counter() - asked)
             run.state, metrics = step_fn(run.state, parallel.to_devices(batch, run.mesh))
-            run.images += images
             last = step == config.steps
             stop = _agreed_stop(received, step)
             due = last or step % config.log_every == 0
@@ -90,6 +95,7 @@ class Loop:
         absent += [] if config.ranked else ['ranking', 'rank_accuracy']
         row = {name: value for name, value in values.items() if name not in absent}
         speed = {'images_per_second': meter.images_per_second, 'data_wait': meter.waiting_share}
+        self.run.images_per_second = meter.images_per_second
         self._write(step, 'train', row | speed | {'skipped': skipped})
         shown = {name: value for name, value in row.items() if name != 'grad_norm'}
         extra = {'waiting': meter.waiting_share} | ({'skipped': skipped} if skipped else {})
@@ -107,8 +113,6 @@ class Loop:
             run.best = {'step': step, 'metrics': found}
             folder = run.workdir / 'best'
             checkpoint.save(folder, step, {'params': run.state.params}, {'best': run.best})
-            if jax.process_index() == 0:
-                checkpoint.prune(folder, 1, newest=step)
 
     def _save(self, step: int) -> None:
         run = self.run
@@ -119,7 +123,8 @@ class Loop:
             'best': run.best,
             'last': run.last,
             'seconds': run.seconds,
-            'images': run.images,
+            'images_per_second': run.images_per_second,
+            'pixels': run.pixels,
             'config': run.config.to_dict(),
             'data_fingerprint': run.splits.fingerprint,
             'labeled_ids': run.splits.labeled.ids(),
@@ -127,11 +132,11 @@ class Loop:
         self.saver.save(step, run.state, meta)
 
     def _check_finite(self, step: int) -> None:
-        config, bad = self.run.config, int(self.run.state.bad_in_a_row)
+        config, bad = self.run.config, int(self.run.state.worst_in_a_row)
         if bad >= config.max_bad_steps:
             ids = ', '.join(self.batches.ids(step - 1)[:10])
             raise UserError(
-                f'{bad} non-finite gradients in a row up to step {step} (examples {ids}): lower '
+                f'{bad} non-finite gradients in a row by step {step} (its examples: {ids}): lower '
                 f'config.optim.rate={config.optim.rate:g} or set config.optim.clip_norm; the last '
                 'checkpoint is kept'
             )
@@ -159,7 +164,7 @@ def is_better(config: Config, new: dict[str, float], old: dict[str, float] | Non
 def stop_signals() -> Iterator[list[int]]:
     """A list that SIGTERM and SIGINT add their number to; a second SIGINT acts at once.
 
-    With several processes SIGTERM is left to jax, which agrees on a step with the others.
+    With several processes both are left alone: jax agrees on a step with the others at a SIGTERM.
     """
     received: list[int] = []
 
@@ -168,7 +173,7 @@ def stop_signals() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    numbers = [signal.SIGINT] + ([signal.SIGTERM] if jax.process_count() == 1 else [])
+    numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
     old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received

@@ -49,7 +49,7 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
     this = train.create_run(config, workdir, splits)
-    step = train.resume(this)
+    step = this.start
     if step is not None:
         say(f'resumed from step {step}')
     elif config.mode == 'evaluate':
@@ -60,10 +60,10 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             return done
         if jax.process_index() == 0:
             logs.write_json(workdir / 'config.json', config.to_dict())
-        train.train(this, start=step or 0)
+        train.train(this)
     sha256 = checkpoint.params_sha256(this.state.params)
-    best_step = train.restore_best(this)
-    return results.finish(this, params_sha256=sha256, best_step=best_step)
+    train.restore_best(this)
+    return results.finish(this, params_sha256=sha256)
 
 
 def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
@@ -90,9 +90,12 @@ def _first_process_first() -> Any:
     others = jax.process_index() > 0
     if others:
         multihost_utils.sync_global_devices('prepared')
-    yield
-    if not others and jax.process_count() > 1:
-        multihost_utils.sync_global_devices('prepared')
+    try:
+        yield
+    finally:
+        # Also where the first one fails: the others then find out for themselves.
+        if not others and jax.process_count() > 1:
+            multihost_utils.sync_global_devices('prepared')
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ from importlib import metadata
 from typing import Any
 
 import jax
+import numpy as np
 
 from rank_ssl import logs, plots
 from rank_ssl.data import FIGURE, Examples, counter_rng
@@ -15,7 +16,7 @@ PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'nump
             'tensorflow-datasets', 'opencv-python-headless')  # fmt: skip
 
 
-def finish(run: Run, *, params_sha256: str, best_step: int) -> dict[str, Any]:
+def finish(run: Run, *, params_sha256: str) -> dict[str, Any]:
     """Evaluates the state's (best) parameters, writes all results and returns result.json.
 
     This is the one place where the test split is read; with `config.evaluate_test` false the
@@ -38,7 +39,7 @@ def finish(run: Run, *, params_sha256: str, best_step: int) -> dict[str, Any]:
     )
     result = {
         'steps': run.step,
-        'best_step': best_step,
+        'best_step': run.best['step'],
         **({f'test/{key}': v for key, v in found.metrics.items()} if config.evaluate_test else {}),
         **{f'best/val/{key}': value for key, value in run.best['metrics'].items()},
         **{f'final/val/{key}': value for key, value in run.last.items()},
@@ -46,9 +47,11 @@ def finish(run: Run, *, params_sha256: str, best_step: int) -> dict[str, Any]:
         **run_facts(run),
     }
     if jax.process_index() == 0:
-        found.write_csv(run.workdir / 'predictions.csv')
-        draw(run, found)
+        found.write_csv(run.workdir / 'predictions.csv', config.task)
         logs.write_json(run.workdir / 'result.json', result)
+        tested = {name: value for name, value in result.items() if name.startswith('test/')}
+        logs.write_last(run.workdir / 'metrics.jsonl', run.step, tested)
+        draw(run, found)
     return result
 
 
@@ -61,7 +64,7 @@ def run_facts(run: Run) -> dict[str, Any]:
         'seed': config.seed,
         'skipped_steps': int(run.state.skipped),
         'seconds': round(run.seconds, 3),
-        'images_per_second': round(run.images / run.seconds, 3) if run.seconds else None,
+        'images_per_second': run.images_per_second,
         'labeled_images': len(splits.labeled),
         'unlabeled_images': len(splits.unlabeled) if config.ranked else 0,
         'validation_images': len(splits.validation),
@@ -81,7 +84,9 @@ def draw(run: Run, found: Evaluation) -> None:
     folder = run.workdir / 'figures'
     folder.mkdir(exist_ok=True)
     task = run.config.task
-    figures = task.figures(found.drawn, found.predicted, found.true)
+    figures = {}
+    if np.isfinite(found.predicted).all():
+        figures = task.figures(found.drawn, found.predicted, found.true, found.records)
     rows = logs.read_metrics(run.workdir / 'metrics.jsonl')
     if rows:
         figures['curves'] = plots.curves(rows)

@@ -21,7 +21,7 @@ Metrics = dict[str, jax.Array]
 def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> TrainState:
     """The state before the first step."""
     # Three arrays: the step donates its input, and a buffer can be given away once.
-    step, skipped, bad = (jnp.zeros((), jnp.int32) for _ in range(3))
+    step, skipped, bad, worst = (jnp.zeros((), jnp.int32) for _ in range(4))
     return TrainState(
         step=step,
         params=params,
@@ -29,6 +29,7 @@ def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> Tr
         key=key,
         skipped=skipped,
         bad_in_a_row=bad,
+        worst_in_a_row=worst,
         apply_fn=apply_fn,
     )
 
@@ -141,13 +142,15 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         keep = functools.partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
         bad = jnp.where(finite, 0, 1).astype(jnp.int32)
+        in_a_row = (state.bad_in_a_row + 1) * bad
 
         state = state.replace(
             step=state.step + 1,
             params=keep(params, state.params),
             opt_state=keep(opt_state, state.opt_state),
             skipped=state.skipped + bad,
-            bad_in_a_row=(state.bad_in_a_row + 1) * bad,
+            bad_in_a_row=in_a_row,
+            worst_in_a_row=jnp.maximum(state.worst_in_a_row, in_a_row),
         )
         return state, {**found, 'rank_accuracy': accuracy, 'grad_norm': norm}
 

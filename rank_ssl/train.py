@@ -1,7 +1,6 @@
 """Training from a config: a run is made, resumed and trained."""
 
 import contextlib
-import functools
 import pathlib
 import sys
 from typing import Any
@@ -9,8 +8,8 @@ from typing import Any
 import jax
 
 from rank_ssl import checkpoint, logs, parallel
-from rank_ssl.config import HARMLESS, Config, differences
-from rank_ssl.data import Batches, BatchIterator, Splits
+from rank_ssl.config import EVALUATION, HARMLESS, Config, differences
+from rank_ssl.data import Batches, BatchIterator, Splits, view_shapes
 from rank_ssl.errors import UserError
 from rank_ssl.evaluate import Evaluator
 from rank_ssl.loop import Loop, Run, stop_signals
@@ -19,12 +18,19 @@ from rank_ssl.models.network import make_apply
 from rank_ssl.optimizer import make_optimizer
 from rank_ssl.step import create_state, make_train_step
 
-__all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'resume', 'train']
+__all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
 
 
 def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
-    """The run before its first step. Raises UserError where network or weights don't fit."""
-    network, loaded = build_network(config)
+    """The run where its newest whole checkpoint left it, or before its first step.
+
+    Raises UserError where network or weights don't fit, or where the checkpoint is of a config that
+    differs in more than how it is run.
+    """
+    saved = checkpoint.newest(workdir / 'checkpoints')
+    if saved is not None:
+        _check_same_run(config, workdir, splits, saved[1])
+    network, loaded = build_network(config, pixels=saved and saved[1]['pixels'])
     mesh = parallel.make_mesh()
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     params = initial_params(network, loaded, key=init_key, size=config.task.size)
@@ -33,44 +39,39 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     )
     apply_fn = make_apply(network)
     state = create_state(apply_fn, params, tx, step_key)
+    evaluated = [splits.validation, *([splits.test] if config.evaluate_test else [])]
     evaluator = Evaluator(
-        config.task, apply_fn, mesh, batch=config.eval_batch, threads=config.data.threads
+        config.task,
+        apply_fn,
+        mesh,
+        batch=config.eval_batch,
+        threads=config.data.threads,
+        shapes=[s for records in evaluated for s in view_shapes(config.task, records)],
     )
-    return Run(config, workdir, splits, mesh, tx, parallel.replicate(state, mesh), evaluator)
+    run = Run(config, workdir, splits, mesh, tx, evaluator, network.pixels, state)
+    if saved is not None:
+        _go_on(run, *saved)
+    run.state = parallel.replicate(run.state, mesh)
+    return run
 
 
-def resume(run: Run) -> int | None:
-    """Brings a run to its newest whole checkpoint; the step it stands at, None for a fresh start.
-
-    Raises UserError where the checkpoint is of a config that differs in more than how it is run.
-    """
-    check = functools.partial(_check_same_run, run)
-    found = checkpoint.restore(run.workdir / 'checkpoints', run.state, check=check)
-    if found is None:
-        return None
-    step, state, meta = found
-    run.state = parallel.replicate(state, run.mesh)
+def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:
+    run.start = step
+    run.state = checkpoint.restore_step(run.workdir / 'checkpoints', step, run.state)
     run.best, run.last, run.seconds = meta['best'], meta['last'], meta['seconds']
-    run.images = meta['images']
+    run.images_per_second = meta['images_per_second']
     run.position = meta['data_position']
-    return step
 
 
-def restore_best(run: Run) -> int:
-    """Puts the best parameters by validation into the run's state; the step they are from."""
-    found = checkpoint.restore(run.workdir / 'best', {'params': run.state.params})
-    if found is None:
-        raise UserError(
-            f'{run.workdir / "best"} holds no checkpoint: train first (config.mode=train)'
-        )
-    step, tree, meta = found
-    run.best = meta['best']
+def restore_best(run: Run) -> None:
+    """Puts the best parameters by validation into the run's state."""
+    like = {'params': run.state.params}
+    tree = checkpoint.restore_step(run.workdir / 'best', run.best['step'], like)
     run.state = run.state.replace(params=parallel.replicate(tree['params'], run.mesh))
-    return step
 
 
-def train(run: Run, *, start: int) -> None:
-    """Takes the steps from `start` to config.steps; validates, saves and logs as the config says.
+def train(run: Run) -> None:
+    """Takes the steps up to config.steps; validates, saves and logs as the config says.
 
     Raises Stopped after a SIGTERM or SIGINT (the state is saved first; a second SIGINT ends at
     once), and UserError after `max_bad_steps` non-finite gradients in a row.
@@ -87,12 +88,14 @@ def train(run: Run, *, start: int) -> None:
         mesh=run.mesh,
         parts=parts,
     )
-    first = jax.process_index() == 0
+    first, start, best = jax.process_index() == 0, run.start or 0, run.workdir / 'best'
     if first:
-        checkpoint.clean(run.workdir / 'best')
+        # Of a start that was killed before its next save: those steps are taken again.
+        checkpoint.clean(best)
+        checkpoint.discard(best, [step for step in checkpoint.saved_steps(best) if step > start])
     with contextlib.ExitStack() as stack:
         log = logs.MetricsLog(run.workdir, resume_step=start or None) if first else None
-        saver = checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep)
+        saver = checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep, best=best)
         loop = Loop(
             run,
             batches,
@@ -106,20 +109,23 @@ def train(run: Run, *, start: int) -> None:
         loop.steps(step_fn, start, stack.enter_context(stop_signals()))
 
 
-def _check_same_run(run: Run, meta: dict[str, Any]) -> None:
-    changed = differences(meta['config'], run.config.to_dict())
-    words = [f'config.{name} from {old} to {new}' for name, (old, new) in changed.items()]
-    refused = [word for name, word in zip(changed, words, strict=True) if name not in HARMLESS]
+def _check_same_run(
+    config: Config, workdir: pathlib.Path, splits: Splits, meta: dict[str, Any]
+) -> None:
+    changed = differences(meta['config'], config.to_dict())
+    free = EVALUATION if config.mode == 'evaluate' else HARMLESS
+    words = {name: f'config.{name} from {a} to {b}' for name, (a, b) in changed.items()}
+    refused = [word for name, word in words.items() if name not in HARMLESS + free]
     if refused:
         raise UserError(
-            f'--workdir={run.workdir} holds a run of another config, {"; ".join(refused)}: '
+            f'--workdir={workdir} holds a run of another config, {"; ".join(refused)}: '
             'use its config to go on, or another --workdir'
         )
-    if meta['data_fingerprint'] != run.splits.fingerprint:
+    if meta['data_fingerprint'] != splits.fingerprint:
         raise UserError(
-            f'--workdir={run.workdir} was trained on other data (fingerprint '
-            f'{meta["data_fingerprint"]}, now {run.splits.fingerprint}): restore that data, or use '
+            f'--workdir={workdir} was trained on other data (fingerprint '
+            f'{meta["data_fingerprint"]}, now {splits.fingerprint}): restore that data, or use '
             'another --workdir'
         )
-    for word in words:
+    for word in words.values():
         print(f'changed since the last start: {word}', file=sys.stderr)

@@ -74,6 +74,7 @@ class TrainState(flax.struct.PyTreeNode):
     key: jax.Array  # typed key: the root of every random draw inside the step
     skipped: jax.Array  # i32[], updates skipped because of a non-finite gradient
     bad_in_a_row: jax.Array  # i32[], how many of them came last, one after another
+    worst_in_a_row: jax.Array  # i32[], the most that came one after another so far
     apply_fn: Callable = flax.struct.field(pytree_node=False)
 
 
@@ -124,13 +125,26 @@ class Task(Protocol):
     def views(self, rng: np.random.Generator, record: Record) -> Views:
         """The inputs that a record is evaluated on."""
 
-    def metrics(self, predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
-        """The field's metrics over a split. f64[N], f64[N] -> name: value."""
+    def metrics(
+        self, predicted: np.ndarray, true: np.ndarray, records: Sequence[Record] = ()
+    ) -> dict[str, float]:
+        """The field's metrics over a split. f64[N], f64[N] -> name: value.
+
+        `records` are the N records without their images, for metrics by their annotations; without
+        them the metrics over all are given alone.
+        """
+
+    def columns(self, record: Record) -> dict[str, Any]:
+        """What predictions.csv says of a record beside id, true and predicted."""
 
     def figures(
-        self, predictions: Sequence[Prediction], predicted: np.ndarray, true: np.ndarray
+        self,
+        predictions: Sequence[Prediction],
+        predicted: np.ndarray,
+        true: np.ndarray,
+        records: Sequence[Record],
     ) -> dict[str, Any]:
-        """Figures of an evaluation, by file name without suffix."""
+        """Figures of an evaluation, by file name without suffix; `records` as in `metrics`."""
 
     def ranked_figure(self, rng: np.random.Generator, record: Record) -> Any:
         """A figure of one ranked set beside its source."""

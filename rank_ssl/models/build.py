@@ -14,13 +14,17 @@ from rank_ssl.models.weights import load_backbone, merge_backbone
 SCRATCH_PIXELS = 'torch'  # zero mean, unit variance: what a fresh network expects
 
 
-def build_network(config: Config) -> tuple[Network, dict[str, Any] | None]:
+def build_network(
+    config: Config, *, pixels: str | None = None
+) -> tuple[Network, dict[str, Any] | None]:
     """The network, and the pretrained arrays for its backbone (None from scratch).
 
-    Nothing is compiled. Raises UserError for a wrong field or weights file.
+    A run that goes on names the pixel convention it was trained with: parameters come from its
+    checkpoint, and no weights are read. Nothing is compiled. Raises UserError for a wrong field or
+    weights file.
     """
     model = config.model
-    network = _network(config, SCRATCH_PIXELS)
+    network = _network(config, pixels or SCRATCH_PIXELS)
     stride = config.task.stride()
     if stride is not None and network.backbone.stride != stride:
         raise UserError(
@@ -28,7 +32,7 @@ def build_network(config: Config) -> tuple[Network, dict[str, Any] | None]:
             f'a stride of {network.backbone.stride} px, the task needs {stride}: use 5 and False, '
             'or 4 and True'
         )
-    path = model.weights_path()
+    path = None if pixels else model.weights_path()
     if path is None:
         return network, None
     layout = LAYOUTS[model.backbone]

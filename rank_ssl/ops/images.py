@@ -98,14 +98,20 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def fit_within(image: np.ndarray, side: int) -> np.ndarray:
     """Image whose longer side is at most `side` px, [h, w, 3]; never enlarged, 0 = unchanged."""
+    height, width = image.shape[:2]
+    shape = fitted_shape(height, width, side)
+    return image if shape == image.shape[:2] else resize(image, shape)
+
+
+def fitted_shape(height: int, width: int, side: int) -> tuple[int, int]:
+    """The (height, width) that `fit_within` gives an image of this size."""
     if side < 0:
         raise ValueError(f'side={side} must be at least 0 px; use 0 to keep the size')
-    height, width = image.shape[:2]
     longer = max(height, width)
     if side == 0 or longer <= side:
-        return image
+        return height, width
     scale = side / longer
-    return resize(image, (max(1, round(height * scale)), max(1, round(width * scale))))
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def _resize_once(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -119,30 +119,38 @@ class Crowd:
 
     def view_shape(self, height: int, width: int) -> tuple[int, int]:
         """The whole image, bounded by `eval_side`, up to the next multiple of the stride."""
-        fitted = self._fitted(height, width)
+        fitted = images.fitted_shape(height, width, self.eval_side)
         return tuple(math.ceil(side / self.cell) * self.cell for side in fitted)  # type: ignore[return-value]
 
     def views(self, rng: np.random.Generator, record: Record) -> Views:
         """The whole image, filled up to a multiple of the stride at its lower and right border."""
-        image = record['image']
-        fitted = self._fitted(*image.shape[:2])
-        if fitted != image.shape[:2]:
-            image = images.resize(image, fitted)
-        height, width = self.view_shape(*record['image'].shape[:2])
-        view = np.empty((1, height, width, 3), np.uint8)
+        image = images.fit_within(record['image'], self.eval_side)
+        view = np.empty((1, *self.view_shape(*record['image'].shape[:2]), 3), np.uint8)
         view[:] = np.asarray(PADDING, np.uint8)
-        view[0, : fitted[0], : fitted[1]] = image
+        view[0, : image.shape[0], : image.shape[1]] = image
         return Views(view)
 
-    def metrics(self, predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    def metrics(
+        self, predicted: np.ndarray, true: np.ndarray, records: Sequence[Record] = ()
+    ) -> dict[str, float]:
         """MAE, and MSE as the field calls the root of it (eq. 20, 21), in persons."""
         return {'mae': metrics.mae(predicted, true), 'mse': metrics.mse(predicted, true)}
 
+    def columns(self, record: Record) -> dict[str, Any]:
+        """Nothing beside the counts."""
+        return {}
+
     def figures(
-        self, predictions: Sequence[Prediction], predicted: np.ndarray, true: np.ndarray
+        self,
+        predictions: Sequence[Prediction],
+        predicted: np.ndarray,
+        true: np.ndarray,
+        records: Sequence[Record],
     ) -> dict[str, Any]:
         """Image, true and predicted density side by side (Fig. 6); a plot of the counts."""
         figures = {'counts': plots.counts(true, predicted, title='Counts', unit=self.unit)}
+        # A set with counts alone has no true density to show.
+        predictions = [p for p in predictions if 'points' in p.record]
         if not predictions:
             return figures
         figures['density'] = plots.density_rows(
@@ -171,7 +179,7 @@ class Crowd:
     def _true_map(self, prediction: Prediction) -> np.ndarray:
         """The true density on the cells of a prediction's view."""
         height, width = prediction.record['image'].shape[:2]
-        fitted = self._fitted(height, width)
+        fitted = images.fitted_shape(height, width, self.eval_side)
         scale = np.array([fitted[1] / width, fitted[0] / height], np.float32)
         return density.cell_mass(
             prediction.record['points'] * scale,
@@ -179,10 +187,3 @@ class Crowd:
             cells=prediction.output.shape,
             sigma=self.sigma * float(scale.mean()),
         )
-
-    def _fitted(self, height: int, width: int) -> tuple[int, int]:
-        longer = max(height, width)
-        if not self.eval_side or longer <= self.eval_side:
-            return height, width
-        factor = self.eval_side / longer
-        return max(1, round(height * factor)), max(1, round(width * factor))

@@ -94,7 +94,7 @@ def test_records_are_bitwise_repeatable(run, tmp_path):
 @pytest.mark.parametrize(
     ('args', 'message'),
     [
-        (['nope'], "data set 'nope' is not known; choose one of image_folder, shanghaitech"),
+        (['nope'], "data set 'nope' is not known; choose one of image_folder, points_folder, "),
         (['../rank_ssl'], 'is not known'),
         (['shanghaitech', '--part=C'], '--part=C: shanghaitech has part_A, part_B'),
         (['shanghaitech', '--seed=1'], '--seed=1: shanghaitech takes no options'),
@@ -106,6 +106,8 @@ def test_records_are_bitwise_repeatable(run, tmp_path):
         (['shanghaitech', '--on_bad=drop'], "invalid choice: 'drop'"),
         (['shanghaitech', '--manual=x'], 'unrecognized arguments: --manual=x'),
         (['image_folder'], 'needs --manual_dir (or $RANK_SSL_DATA)'),
+        (['points_folder'], 'needs --manual_dir (or $RANK_SSL_DATA)'),
+        (['points_folder', '--part=part_A'], '--part=part_A: points_folder has default'),
         ([], 'required: name'),
     ],
 )
@@ -170,12 +172,37 @@ def prepared_once(run, tmp_path, write_shanghaitech, monkeypatch):
     return out
 
 
-@pytest.mark.parametrize('args', [[], ['--manual_dir=/nowhere'], ['--allow_partial']])
-def test_the_only_prepared_copy_stands_in_for_a_missing_folder(run, prepared_once, tmp_path, args):
+@pytest.mark.parametrize('args', [[], ['--manual_dir='], ['--allow_partial']])
+def test_the_only_prepared_copy_stands_in_where_no_folder_is_named(
+    run, prepared_once, tmp_path, args, monkeypatch
+):
+    monkeypatch.setenv('RANK_SSL_DATA', '')
     assert run('shanghaitech', '--tiny=3', f'--tiny_dir={tmp_path / "t"}')[0] == 0  # never taken
     code, out, err = run('shanghaitech', *args)
     assert (code, out) == (0, prepared_once)
     assert 'using the copy prepared before' in err and err.count('\n') == 1
+
+
+@pytest.mark.parametrize('extra', [[], ['--allow_partial']])
+@pytest.mark.parametrize('by', ['--manual_dir', '$RANK_SSL_DATA'])
+def test_a_named_folder_without_the_set_is_an_error_whatever_is_prepared(
+    run, prepared_once, tmp_path, monkeypatch, by, extra
+):
+    wrong = tmp_path / 'data'
+    assert run('shanghaitech')[:2] == (0, prepared_once)
+    if by == '--manual_dir':
+        monkeypatch.setenv('RANK_SSL_DATA', str(tmp_path / 'away'))  # right, and not asked for
+        extra = [*extra, f'--manual_dir={wrong}']
+    else:
+        monkeypatch.setenv('RANK_SSL_DATA', str(wrong))
+    code, out, err = run('shanghaitech', *extra)
+    first, *tree = err.splitlines()
+    assert (code, out) == (2, '')
+    origin = '' if by == '--manual_dir' else ' ($RANK_SSL_DATA)'
+    assert first.startswith(f'error: shanghaitech part_A is not in {wrong}{origin}; a prepared ')
+    assert 'only where no --manual_dir or $RANK_SSL_DATA is given; unpack the set' in first
+    assert any('IMG_1.jpg ... IMG_3.jpg' in line for line in tree)
+    assert all(line.startswith('  ') for line in tree)
 
 
 def test_two_prepared_copies_are_not_chosen_from(run, prepared_once, tmp_path, write_shanghaitech):

@@ -1,0 +1,1 @@
+"""A practitioner's own photos with points, one per person."""
