@@ -163,7 +163,7 @@ def prune_best(best: pathlib.Path, folder: pathlib.Path, *, newest: int) -> None
         try:
             meta = json.loads((folder / str(step) / 'meta.json').read_text())
             named.add(meta['best'].get('step'))
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return  # a damaged one: what it named cannot be known
     discard(best, [step for step in saved_steps(best) if step <= newest and step not in named])
 

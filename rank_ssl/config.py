@@ -9,7 +9,6 @@ import json
 import math
 import os
 import pathlib
-import typing
 from typing import Any
 
 from rank_ssl.errors import UserError
@@ -211,11 +210,17 @@ def arguments(text: str, *, allowed: tuple[str, ...], experiment: str) -> set[st
 
 
 def _check_types(part: Any, name: str) -> None:
-    """The command line checks types itself; an experiment file may set anything."""
+    """The command line checks types itself; an experiment file may set anything.
+
+    A task may have fields of more kinds than those of `Config`: they are its own to check.
+    """
+    named: dict[Any, type] = {kind.__name__: kind for kind in (bool, int, float, str)}
     for field in dataclasses.fields(part):
-        value, kind = getattr(part, field.name), typing.get_origin(field.type) or field.type
+        # Under `from __future__ import annotations` a type is its name.
+        value, kind = getattr(part, field.name), named.get(field.type, field.type)
         allowed = (float, int) if kind is float else (kind,)
-        if kind is not Task and type(value) not in allowed:
+        checked = kind in named.values() or dataclasses.is_dataclass(kind)
+        if checked and type(value) not in allowed:
             word = getattr(kind, '__name__', kind)
             raise UserError(f'{name}.{field.name}={value!r} must be of type {word}')
         if dataclasses.is_dataclass(value):

@@ -57,9 +57,15 @@ class Cell:
         for field in (*self.fields, f'--config.seed={self.seed}'):
             path, _, text = field.removeprefix('--config.').partition('=')
             parent, _, name = path.rpartition('.')
-            holder = made.get(parent) if parent else made
-            kind = type(getattr(holder, name))
-            value = text.lower() in ('true', '1') if kind is bool else kind(text)
+            try:
+                holder = made.get(parent) if parent else made
+                kind = type(getattr(holder, name))
+                value = text.lower() in ('true', '1') if kind is bool else kind(text)
+            except (AttributeError, ValueError):
+                raise UserError(
+                    f'{field} of --arms={self.arm} is no field of the config, or of another type: '
+                    'mend it'
+                ) from None
             setattr(holder, name, value)
         return made.to_dict()
 
@@ -216,8 +222,12 @@ def compare(
 
 
 def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float, float]:
-    """95 % of the paired difference in the task's metric; nan for one seed: it decides nothing."""
-    if len(pairs) < 2:
+    """95 % of the paired difference in the task's metric.
+
+    nan for one seed, which decides nothing, and where a prediction is not finite.
+    """
+    finite = all(np.isfinite(v).all() for pair in pairs for arm in pair for v in arm)
+    if len(pairs) < 2 or not finite:
         return math.nan, math.nan
     rng = np.random.Generator(np.random.Philox(key=0))
     images = len(pairs[0][0][0])

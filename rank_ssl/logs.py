@@ -88,7 +88,7 @@ def _kept_lines(path: Path, resume_step: int) -> list[bytes]:
 
 
 def write_last(path: str | os.PathLike[str], step: int, metrics: Mapping[str, Any]) -> None:
-    """One line at the end of metrics.jsonl; an older one of the same step and names goes."""
+    """One line at the end of metrics.jsonl; an older one of the same names goes."""
     if not metrics:
         return
     row = {'step': int(step), **_plain(metrics)}

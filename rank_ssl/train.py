@@ -64,7 +64,15 @@ def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:
 
 
 def restore_best(run: Run) -> None:
-    """Puts the best parameters by validation into the run's state."""
+    """Puts the best parameters by validation into the run's state.
+
+    Raises UserError for a run that was stopped before its first validation.
+    """
+    if not run.best:
+        raise UserError(
+            f'--workdir={run.workdir} was stopped before its first validation: go on with '
+            'config.mode=train first'
+        )
     like = {'params': run.state.params}
     tree = checkpoint.restore_step(run.workdir / 'best', run.best['step'], like)
     run.state = run.state.replace(params=parallel.replicate(tree['params'], run.mesh))

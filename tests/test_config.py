@@ -8,7 +8,16 @@ import json
 import pytest
 
 from rank_ssl import config as configs
-from rank_ssl.config import HARMLESS, Config, Data, Model, Optim, arguments, differences
+from rank_ssl.config import (
+    EVALUATION,
+    HARMLESS,
+    Config,
+    Data,
+    Model,
+    Optim,
+    arguments,
+    differences,
+)
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
 
@@ -137,7 +146,11 @@ def test_other_rules(fields, message):
         ('evaluate_test', 1, 'bool'),
         ('regime', None, 'str'),
         ('data.part', 3, 'str'),
-        ('data.unlabeled_dirs', 'photos', 'tuple'),
+        ('data.unlabeled_dirs', ('photos',), 'str'),
+        ('task.size', '224', 'int'),
+        ('task.cell', 16.0, 'int'),
+        ('task.scale', None, 'float'),
+        ('task.unit', 3, 'str'),
         ('optim', None, 'Optim'),
         ('model', Optim(), 'Model'),
     ],
@@ -150,7 +163,22 @@ def test_a_value_of_another_type_from_an_experiment_file(field, wrong, kind):
 
 
 def test_an_int_will_do_for_a_float():
-    made(margin=1, optim__rate=1).check()
+    made(margin=1, optim__rate=1, task__sigma=15).check()
+
+
+@dataclasses.dataclass(slots=True)
+class Wide(Crowd):
+    """A task with more kinds of fields, as `from __future__ import annotations` leaves them."""
+
+    stains: 'tuple[str, ...]' = ()
+    depth: int | None = None
+    rings: 'int' = 3
+    limits: tuple[float, float] = (0.0, 1.0)
+
+
+def test_a_tasks_own_fields_may_be_of_other_kinds():
+    made(task=Wide(stains=('x',), depth=2)).check()
+    assert refusal(made(task=Wide(rings='3'))) == "config.task.rings='3' must be of type int"
 
 
 def test_a_field_that_does_not_exist_is_an_error_where_it_is_written():
@@ -168,10 +196,10 @@ def test_images_of_a_group_by_regime(regime, ranked, labeled):
 
 
 def test_to_dict_is_json_and_holds_every_field():
-    plain = made(data__unlabeled_dirs=('a', 'b')).to_dict()
+    plain = made(data__unlabeled_dirs='a,b').to_dict()
     assert json.loads(json.dumps(plain)) == plain
     assert plain['task'] == {'class': 'Crowd', **dataclasses.asdict(Crowd())}
-    assert plain['data']['unlabeled_dirs'] == ['a', 'b']
+    assert plain['data']['unlabeled_dirs'] == 'a,b'
     assert plain.keys() == {field.name for field in dataclasses.fields(Config)}
 
 
@@ -227,8 +255,9 @@ def test_weights_by_default_lie_below_the_data_folder(tmp_path, monkeypatch):
 
 def test_harmless_fields_exist():
     names = [name for name, _, _ in fields_of(made())]
-    assert set(HARMLESS) <= set(names)
-    assert len(set(HARMLESS)) == len(HARMLESS)
+    names += [f'task.{field.name}' for field in dataclasses.fields(Crowd)]
+    assert set(HARMLESS + EVALUATION) <= set(names)
+    assert len(set(HARMLESS + EVALUATION)) == len(HARMLESS + EVALUATION)
 
 
 def test_fields_that_change_what_was_trained_are_not_harmless():

@@ -405,20 +405,22 @@ def test_unlabeled_folders_are_added_and_leave_nothing_outside_the_workdir(
     prepared, workdir, tmp_path, monkeypatch
 ):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    folder = tmp_path / 'photos'
+    folder = tmp_path / 'my own photos'
     (folder / 'deep').mkdir(parents=True)
     (folder / 'a.jpg').write_bytes(picture(np.full((20, 30), 90, np.uint8), 'JPEG'))
     (folder / 'deep' / 'b.png').write_bytes(picture(np.full((50, 40, 3), 7, np.uint8)))
-    config = make_config(unlabeled_dirs=(str(folder),))
+    (tmp_path / 'more').mkdir()
+    (tmp_path / 'more' / 'c.png').write_bytes(picture(np.full((30, 30), 50, np.uint8)))
+    config = make_config(unlabeled_dirs=f'{folder},{tmp_path / "more"}')
     main, folders = data.prepare(config, str(workdir))
     assert main.path == prepared.path and not (tmp_path / 'cache').exists()
     found = data.load_splits(config, main, folders)
-    assert found.unlabeled.ids()[-2:] == ['a.jpg', 'deep/b.png'] and len(found.unlabeled) == 5
+    assert found.unlabeled.ids()[3:] == ['a.jpg', 'deep/b.png', 'c.png']
     grey = found.unlabeled[3]['image']
     assert grey.shape == (20, 30, 3) and (np.abs(grey.astype(int) - 90) < 4).all()
     batches = data.Batches(config, found, range(GROUPS))
     passed = {name for step in range(4) for name in batches.ids(step)[:: 1 + LABELS]}
-    assert {'a.jpg', 'deep/b.png'} <= passed
+    assert {'a.jpg', 'deep/b.png', 'c.png'} <= passed
     assert all(np.isfinite(batches[step]['phi']).all() for step in range(2))
 
 

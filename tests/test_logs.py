@@ -163,6 +163,33 @@ def test_the_waiting_share_counts_the_context_also_when_it_raises():
     assert meter.waiting_share == pytest.approx(5 / 8)
 
 
+def test_seconds_of_waiting_may_be_told():
+    clock = Clock()
+    meter = logs.RateMeter(clock=clock)
+    for waited in (9.0, 1.0, 2.0):
+        clock.now += 4.0
+        meter.waited(waited)
+        meter.add(5)
+    assert meter.waiting_share == pytest.approx(3 / 8)  # the first step is left out
+
+
+def test_the_last_line_stands_once_whatever_stood_before(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    logs.write_last(path, 3, {})
+    assert not path.exists()
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        log.write(3, {'train/loss': 0.5})
+        log.write(3, {'val/mae': 2.0})
+    before = path.read_text()
+    with path.open('a') as file:
+        file.write('{"step": 4, "tr')  # of a killed run
+    for step, mae in ((3, 7.0), (3, math.nan), (8, 6.0)):
+        logs.write_last(path, step, {'test/mae': np.float32(mae), 'test/mse': 8})
+        last = {'step': step, 'test/mae': None if math.isnan(mae) else mae, 'test/mse': 8}
+        assert path.read_text() == f'{before}{json.dumps(last)}\n'
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ['metrics.jsonl']
+
+
 @pytest.mark.parametrize(
     ('seconds', 'text'),
     [

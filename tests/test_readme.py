@@ -14,17 +14,22 @@ from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import make_apply
 from rank_ssl.ops import images
 from rank_ssl.tasks.crowd import Crowd
-from rank_ssl.types import Batch, Labeled, Task
+from rank_ssl.types import Batch, Labeled, Prediction, Task
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
 
 
-def test_the_own_task_trains():
+def own_task() -> Task:
+    """The task that README.md writes out."""
     code = re.search(r'```python\n(.*?)```', README, re.S).group(1)
     names = {'dataclasses': dataclasses, 'Crowd': Crowd, 'Labeled': Labeled, 'np': np}
     exec(code, names | {'images': images, '__name__': __name__}, names)
-    task = names['Cells'](size=32)
+    return names['Cells'](size=32)
+
+
+def test_the_own_task_trains():
+    task = own_task()
     assert isinstance(task, Task)
     config = Config(task=task)
     config.model.backbone, config.model.width, config.model.weights = 'vgg8', 0.1, 'none'
@@ -50,6 +55,18 @@ def test_the_own_task_trains():
         state, metrics = step(state, batch)
         losses.append(float(metrics['regression']))
     assert losses[-1] < losses[0]
+
+
+def test_the_own_task_is_evaluated_without_points():
+    task = own_task()
+    one = {'id': 'a', 'height': 60, 'width': 80, 'count': 7}
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype(np.uint8)
+    view = task.views(np.random.default_rng(0), one | {'image': image}).images[0]
+    drawn = Prediction('a', view, np.ones((4, 5), np.float32), 20.0, one | {'image': image})
+    predicted, true = np.array([20.0]), np.array([task.label(one)])
+    assert task.metrics(predicted, true, [one]) == {'mae': 13.0, 'mse': 13.0}
+    assert task.columns(one) == {}
+    assert set(task.figures([drawn], predicted, true, [one])) == {'counts'}
 
 
 def test_every_file_it_names_is_there():

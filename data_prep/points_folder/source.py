@@ -75,7 +75,7 @@ class PointsFolderSource(Source):
         files = {file.name: file for file in sorted(folder.iterdir()) if file.is_file()}
         points = table.load(path, files)
         self._note_others(split, files.keys() - points.keys() - {POINTS}, len(points))
-        items = []
+        items: list[Item] = []
         for name in sorted(points):
             # The first one alone: the fingerprint reads each item's files, and this one is shared.
             shared = () if items else (path,)

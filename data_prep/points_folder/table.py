@@ -23,28 +23,23 @@ def load(path: pathlib.Path, files: Container[str]) -> dict[str, list[Point]]:
     counted from 1 at the header: one line for one fault, below it the others where there are more.
     """
     table: dict[str, list[Point]] = {}
-    first: dict[str, int] = {}
-    without: dict[str, int] = {}
+    seen: dict[str, dict[bool, int]] = {}  # name -> whether with a point -> first such row
     faults: list[tuple[int, str]] = []
     for row, fields in _rows(path):
         try:
             name, point = parse(fields)
         except ValueError as error:
             faults.append((row, str(error)))
-            continue
-        first.setdefault(name, row)
-        points = table.setdefault(name, [])
-        if point is None:
-            without.setdefault(name, row)
         else:
-            points.append(point)
-    for name, row in first.items():
+            seen.setdefault(name, {}).setdefault(point is not None, row)
+            table.setdefault(name, []).extend([point] if point else [])
+    for name, rows in seen.items():
         if name not in files:
             cure = 'add the image or remove its rows'
-            faults.append((row, f'{name!r} is missing in {path.parent}; {cure}'))
-    for name, row in without.items():
-        if table[name]:
-            faults.append((row, f'{name!r} has points in other rows; remove this one without'))
+            fault = f'{name!r} is missing in {path.parent}; {cure}'
+            faults.append((min(rows.values()), fault))
+        elif len(rows) == 2:
+            faults.append((rows[False], f'{name!r} has points in other rows; remove this one'))
     if faults:
         raise UserError(_message(path, sorted(faults)))
     if not table:

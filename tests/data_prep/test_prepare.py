@@ -177,6 +177,7 @@ def test_the_only_prepared_copy_stands_in_where_no_folder_is_named(
     run, prepared_once, tmp_path, args, monkeypatch
 ):
     monkeypatch.setenv('RANK_SSL_DATA', '')
+    monkeypatch.chdir(tmp_path / 'away')  # which an empty name must not mean
     assert run('shanghaitech', '--tiny=3', f'--tiny_dir={tmp_path / "t"}')[0] == 0  # never taken
     code, out, err = run('shanghaitech', *args)
     assert (code, out) == (0, prepared_once)

@@ -445,9 +445,12 @@ def test_resize_to_its_own_size_is_the_image():
 )
 def test_fit_within(shape, side, expected):
     image = np.zeros((*shape, 3), np.uint8)
+    assert images.fitted_shape(*shape, side) == expected
     assert images.fit_within(image, side).shape == (*expected, 3)
 
 
 def test_fit_within_refuses_a_negative_side():
     with pytest.raises(ValueError, match='side=-1'):
         images.fit_within(_RGB, -1)
+    with pytest.raises(ValueError, match='side=-1 must be at least 0 px; use 0 to keep the size'):
+        images.fitted_shape(24, 40, -1)

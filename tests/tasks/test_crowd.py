@@ -160,6 +160,12 @@ def test_score_and_loss_are_sums_over_the_map():
 def test_metrics_are_the_mean_error_and_the_root_of_the_mean_square():
     found = Crowd().metrics(np.array([1.0, 5, 2]), np.array([2.0, 3, 4]))
     assert found == pytest.approx({'mae': 5 / 3, 'mse': np.sqrt(3)})
+    records = [record(count=count) for count in (2, 3, 4)]
+    assert Crowd().metrics(np.array([1.0, 5, 2]), np.array([2.0, 3, 4]), records) == found
+
+
+def test_the_table_of_predictions_gets_no_column_of_its_own():
+    assert Crowd().columns(record([(3, 3)])) == {}
 
 
 def test_the_label_is_the_number_annotated_also_where_points_were_dropped():
@@ -250,7 +256,8 @@ def test_figures_show_the_drawn_images_with_both_maps():
         prediction(crowd, rng().random((6, 8), np.float32), 'crowd'),
         prediction(empty, np.zeros((3, 3), np.float32), 'empty'),
     ]
-    figures = task.figures(drawn, np.array([3.0, 0.0]), np.array([2.0, 0.0]))
+    values, records = np.array([[3.0, 0.0], [2.0, 0.0]]), [crowd, empty]
+    figures = task.figures(drawn, *values, records)
     assert set(figures) == {'density', 'counts'}
     assert all(isinstance(figure, Figure) for figure in figures.values())
     titles = [axes.get_title() for axes in figures['density'].axes]
@@ -261,8 +268,19 @@ def test_figures_show_the_drawn_images_with_both_maps():
 
 
 def test_without_a_drawn_image_the_plot_of_counts_is_left():
-    figures = Crowd().figures([], np.array([3.0, 0.0]), np.array([2.0, 0.0]))
+    figures = Crowd().figures([], np.array([3.0, 0.0]), np.array([2.0, 0.0]), [])
     assert set(figures) == {'counts'}
+
+
+def test_of_counts_without_points_no_density_is_drawn():
+    task, crowd = Crowd(sigma=4.0), record([(30, 40)])
+    bare = {name: value for name, value in crowd.items() if name != 'points'}
+    output, values = np.ones((6, 8), np.float32), (np.array([48.0]), np.array([1.0]))
+    assert set(task.figures([prediction(bare, output, 'bare')], *values, [bare])) == {'counts'}
+    both = [prediction(one, output, 'made') for one in (bare, crowd, bare)]
+    figures = task.figures(both, *values, [bare, crowd, bare])
+    alone = task.figures(both[1:2], *values, [crowd])
+    assert len(figures['density'].axes) == len(alone['density'].axes)
 
 
 def test_the_ranked_figure_shows_what_the_ranked_set_holds():
