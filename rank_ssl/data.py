@@ -63,7 +63,7 @@ def prepare(config: Config, workdir: str) -> tuple[Prepared, list[Prepared]]:
     main = _prepare(data, data.dataset, workdir, manual_dir=data.manual_dir, part=data.part)
     folders = [
         _prepare(data, 'image_folder', workdir, manual_dir=folder, tiny=False)
-        for folder in filter(None, data.unlabeled_dirs.split(','))
+        for folder in filter(None, map(str.strip, data.unlabeled_dirs.split(',')))
     ]
     return main, folders
 

@@ -40,7 +40,12 @@ def made_state(seed: int):
         1.0, 0.0, 10)))  # fmt: skip
     state = create_state(lambda params, image: image, params, tx, jax.random.key(seed))
     _, opt_state = tx.update(params, state.opt_state, params)
-    return state.replace(step=jnp.int32(seed), opt_state=opt_state, skipped=jnp.int32(2))
+    return state.replace(
+        step=jnp.int32(seed),
+        opt_state=opt_state,
+        skipped=jnp.int32(2),
+        worst_in_a_row=jnp.int32(seed),
+    )
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +87,7 @@ def test_a_training_state_comes_back_bit_by_bit(tmp_path):
     assert jax.tree.structure(restored) == jax.tree.structure(other)
     assert jax.dtypes.issubdtype(restored.key.dtype, jax.dtypes.prng_key)
     as_bits = lambda t: [np.asarray(x).tobytes() for x in jax.tree.leaves(t)]  # noqa: E731
-    pick = lambda s: (s.step, s.params, s.opt_state, s.skipped, s.bad_in_a_row)  # noqa: E731
+    pick = lambda s: (s.step, s.params, s.opt_state, s.skipped, s.worst_in_a_row)  # noqa: E731
     assert as_bits(pick(restored)) == as_bits(pick(state)) != as_bits(pick(other))
     draw = [np.asarray(jax.random.bits(s.key, (4,))) for s in (state, restored, other)]
     np.testing.assert_array_equal(draw[0], draw[1])
@@ -199,6 +204,93 @@ def test_prune_keeps_the_newest(folder):
     checkpoint.prune(folder, 1, newest=11)
     assert checkpoint.saved_steps(folder) == [11]
     assert leftovers(folder) == []
+
+
+def test_the_newest_whole_one_can_be_asked_for_without_its_arrays(folder, capsys):
+    assert checkpoint.newest(folder) == (2, {'number': 2})
+    damage(folder / '2' / 'meta.json', 'flipped')
+    assert checkpoint.newest(folder) == (1, {'number': 1})
+    assert 'going back to the checkpoint before' in capsys.readouterr().err
+    assert checkpoint.newest(folder / 'absent') is None
+    damage(folder / '1' / 'meta.json', 'flipped')
+    with pytest.raises(UserError, match='none of the checkpoints 1, 2 is whole'):
+        checkpoint.newest(folder)
+
+
+def test_a_step_that_is_named_is_taken_or_refused(folder):
+    for step in (1, 2):
+        assert checkpoint.restore_step(folder, step, tree())['step'] == step
+    damage(folder / '1' / 'meta.json', 'truncated')
+    for step, fault in ((1, 'meta.json was changed'), (3, 'its manifest.json cannot be read')):
+        with pytest.raises(UserError) as caught:
+            checkpoint.restore_step(folder, step, tree())
+        assert str(caught.value).startswith(f'{folder / str(step)}: {fault}')
+        assert str(caught.value).endswith(': restore it from a copy, or train again')
+
+
+def test_discarded_steps_leave_nothing(folder):
+    checkpoint.discard(folder, [])
+    checkpoint.discard(folder, [1])
+    assert [path.name for path in folder.iterdir()] == ['2']
+
+
+def made_best(tmp_path: Path, kept: dict[int, int | None]) -> tuple[Path, Path]:
+    """(best, folder): best steps 1 to 6 and 9; checkpoints by what each names its best."""
+    best, folder = tmp_path / 'best', tmp_path / 'checkpoints'
+    for step in (1, 2, 3, 4, 5, 6, 9):
+        (best / str(step)).mkdir(parents=True)
+    for step, named in kept.items():
+        (folder / str(step)).mkdir(parents=True)
+        meta = {'best': {} if named is None else {'step': named, 'metrics': {}}}
+        (folder / str(step) / 'meta.json').write_text(json.dumps(meta))
+    return best, folder
+
+
+@pytest.mark.parametrize('kept, newest, left', [
+    ({6: 3, 8: 5}, 8, [3, 5, 9]),
+    ({6: 3, 8: 3}, 8, [3, 9]),
+    ({4: None, 6: 6}, 6, [6, 9]),
+    ({4: None}, 4, [5, 6, 9]),  # later steps are not its to judge
+    ({6: 3, 8: 9}, 9, [3, 9]),
+])  # fmt: skip
+def test_best_steps_that_a_kept_checkpoint_names_are_kept(tmp_path, kept, newest, left):
+    best, folder = made_best(tmp_path, kept)
+    checkpoint.prune_best(best, folder, newest=newest)
+    assert checkpoint.saved_steps(best) == left and leftovers(best) == []
+
+
+@pytest.mark.parametrize('content', [None, '', '{"best"', '{}', '[]', '{"best": 3}'])
+def test_where_a_checkpoint_is_damaged_no_best_step_is_deleted(tmp_path, content):
+    best, folder = made_best(tmp_path, {6: 3, 8: 5})
+    path = folder / '6' / 'meta.json'
+    path.unlink() if content is None else path.write_text(content)
+    checkpoint.prune_best(best, folder, newest=8)
+    assert checkpoint.saved_steps(best) == [1, 2, 3, 4, 5, 6, 9]
+
+
+def test_a_saver_deletes_best_steps_that_no_kept_checkpoint_names(tmp_path):
+    best, folder = made_best(tmp_path, {})
+    saver = checkpoint.Saver(folder, keep=2, best=best)
+    for step, named, left in ((2, 1, [1, 3]), (4, 1, [1, 5]), (6, 5, [1, 5, 9]), (8, 5, [5, 9])):
+        saver.save(step, tree(step), {'best': {'step': named}})
+        saver.wait()
+        assert [s for s in checkpoint.saved_steps(best) if s in left] == left
+    saver.close()
+    assert checkpoint.saved_steps(best) == [5, 9]
+
+
+def test_another_process_than_the_first_writes_nothing(folder, tmp_path, monkeypatch):
+    stray = folder / '.3.partial'
+    stray.mkdir()  # the first process's, which is about to be named 3
+    monkeypatch.setattr(jax, 'process_index', lambda: 1)
+    checkpoint.save(folder, 3, tree(3), {'number': 3})
+    saver = checkpoint.Saver(folder, keep=1, best=tmp_path / 'best')
+    saver.save(4, tree(4), {'number': 4})
+    saver.close()
+    assert checkpoint.saved_steps(folder) == [1, 2] and leftovers(folder) == [stray]
+    with pytest.raises(UserError, match='params/conv is not finite'):  # all of them stop
+        checkpoint.save(folder, 3, {'params': {'conv': np.array([np.nan])}}, {})
+    assert_holds(folder, 2)
 
 
 def test_what_killed_saves_left_is_removed_at_the_next_start(folder):

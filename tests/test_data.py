@@ -396,8 +396,9 @@ def test_examples_of_a_split(prepared, splits):
     assert [example['record']['id'] for example in read] == ['test/0003', 'test/0000', 'test/0002']
     for place, example in zip([3, 0, 2], read, strict=True):
         assert example['views'].images.shape == (1, 48, 64, 3)
-        assert examples.id(place) == example['record']['id']
-        assert examples.label(place) == len(splits.test.raw(place)['points'])
+        annotations = examples.annotations[place]
+        assert annotations['id'] == example['record']['id'] and 'image' not in annotations
+        np.testing.assert_array_equal(annotations['points'], example['record']['points'])
     assert list(examples.read([], 2)) == []
 
 

@@ -4,6 +4,7 @@ import csv
 import functools
 import itertools
 import json
+import math
 import os
 import runpy
 import socket
@@ -163,7 +164,8 @@ def test_predictions_do_not_depend_on_buckets_and_batches(
         draw=4,
         progress=lambda done, total: steps.append((done, total)),
     )
-    assert found.ids == [f'made/{n}' for n in range(7)] and found.true.tolist() == list(range(7))
+    assert [record['id'] for record in found.records] == [f'made/{n}' for n in range(7)]
+    assert found.true.tolist() == list(range(7)) and 'image' not in found.records[0]
     expected = [output.sum() for output in alone]
     np.testing.assert_allclose(found.predicted, expected, rtol=1e-4, atol=1e-4)
     assert found.metrics == TASK.metrics(found.predicted, found.true)
@@ -178,16 +180,53 @@ def test_predictions_do_not_depend_on_buckets_and_batches(
         assert one.record['count'] == n and one.record['image'].shape[:2] == SIZES[n]
 
 
-def test_thirty_shapes_are_at_most_eight_programs():
-    traced = []
+def random_sizes(seed: int) -> list[tuple[int, int]]:
+    rng = np.random.default_rng(seed)
+    return [tuple(map(int, rng.integers(1, 100, 2))) for _ in range(30)]
+
+
+def cells_of(traced: list):
+    """A map of ones times params; notes each shape that a program is made for."""
 
     def cells(params, image, *, valid):
         traced.append(image.shape)
         height, width = image.shape[0] // 16, image.shape[1] // 16
         return params * jnp.ones((height, width)) * valid[0]
 
-    rng = np.random.default_rng(1)
-    sizes = [tuple(map(int, rng.integers(1, 100, 2))) for _ in range(30)]
+    return cells
+
+
+def test_two_splits_share_eight_programs():
+    splits = [Examples(records(random_sizes(seed)), TASK, 0) for seed in (1, 2)]
+    shapes = [shape for examples in splits for shape in examples.shapes()]
+    programs, found = {}, {}
+    for known in ((), shapes):
+        traced: list = []
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        evaluator = Evaluator(TASK, cells_of(traced), mesh, shapes=known)
+        found[bool(known)] = [evaluator(jnp.float32(0), one).metrics for one in splits]
+        programs[bool(known)] = len(traced)
+        assert len(traced) == len(set(traced)) == evaluator.compiled_shapes
+    assert programs[True] <= 8 < programs[False]
+    assert found[True] == found[False]
+
+
+@pytest.mark.parametrize('factor', [math.inf, -math.inf, math.nan])
+def test_of_predictions_that_are_not_finite_the_metrics_are_nan(tmp_path, factor):
+    mesh = parallel.make_mesh(jax.devices()[:1])
+    evaluator = Evaluator(TASK, cells_of([]), mesh)
+    found = evaluator(jnp.float32(factor), Examples(records([(16, 16), (20, 30)]), TASK, 0), draw=1)
+    assert found.metrics.keys() == TASK.metrics(found.true, found.true).keys()
+    assert all(math.isnan(value) for value in found.metrics.values())
+    assert not np.isfinite(found.predicted).any() and found.true.tolist() == [0, 1]
+    found.write_csv(tmp_path / 'predictions.csv', TASK)
+    assert (tmp_path / 'predictions.csv').read_text().splitlines()[1] == f'made/0,0,{factor:g}'
+
+
+def test_thirty_shapes_are_at_most_eight_programs():
+    traced: list = []
+    cells = cells_of(traced)
+    sizes = random_sizes(1)
     examples = Examples(records(sizes), TASK, 0)
     assert len(set(examples.shapes())) > 8
     evaluator = Evaluator(TASK, cells, parallel.make_mesh(jax.devices()[:1]))
@@ -216,14 +255,40 @@ def test_an_output_that_is_no_map_is_drawn_whole():
 
 def test_the_table_of_predictions_has_one_line_an_example(tmp_path):
     found = Evaluation(
-        ids=['a,b', 'ünï/2'], true=np.array([3.0, 1234.5]), predicted=np.array([np.pi, -2e-7]),
-        metrics={}, drawn=[],
+        records=[{'id': 'a,b', 'height': 5}, {'id': 'ünï/2', 'height': 7}],
+        true=np.array([3.0, 1234.5]), predicted=np.array([np.pi, -2e-7]), metrics={}, drawn=[],
     )  # fmt: skip
-    found.write_csv(tmp_path / 'predictions.csv')
-    with open(tmp_path / 'predictions.csv', newline='', encoding='utf-8') as file:
-        rows = list(csv.reader(file))
-    assert rows == [['id', 'true', 'predicted'], ['a,b', '3', '3.14159'],
-                    ['ünï/2', '1234.5', '-2e-07']]  # fmt: skip
+    expected = [['id', 'true', 'predicted'], ['a,b', '3', '3.14159'],
+                ['ünï/2', '1234.5', '-2e-07']]  # fmt: skip
+    assert table(found, tmp_path / 'predictions.csv', TASK) == expected
+    more = [['height', 'name'], ['5', '"a,b"'], ['7', '"ünï/2"']]
+    assert table(found, tmp_path / 'predictions.csv', Told()) == [
+        row + columns for row, columns in zip(expected, more, strict=True)
+    ]
+
+
+def table(found: Evaluation, path: Path, task: Crowd) -> list[list[str]]:
+    found.write_csv(path, task)
+    with open(path, newline='', encoding='utf-8') as file:
+        return list(csv.reader(file))
+
+
+class Told(Crowd):
+    """A task with columns and a metric of its own, by what a record says."""
+
+    def columns(self, record):
+        return {'height': record['height'], 'name': f'"{record["id"]}"'}
+
+    def metrics(self, predicted, true, records=()):
+        tall = {'tall': sum(record['height'] > 16 for record in records)} if records else {}
+        return super().metrics(predicted, true) | tall
+
+
+def test_metrics_may_go_by_the_records():
+    evaluator = Evaluator(Told(), cells_of([]), parallel.make_mesh(jax.devices()[:1]))
+    examples = Examples(records([(16, 16), (20, 30), (40, 20)]), Told(), 0)
+    assert evaluator(jnp.float32(1), examples).metrics['tall'] == 2
+    assert evaluator(jnp.float32(math.nan), examples).metrics.keys() == {'mae', 'mse', 'tall'}
 
 
 def start(devices: int, *arguments: str) -> subprocess.Popen:

@@ -1,6 +1,7 @@
 """Paired runs: the grid, what is run again, and the table's arithmetic in closed form."""
 
 import csv
+import dataclasses
 import json
 import math
 import subprocess
@@ -12,13 +13,14 @@ import pytest
 from absl import flags
 
 from rank_ssl import evidence
-from rank_ssl.config import Config
+from rank_ssl.config import REGIMES, Config, Data, Optim, differences
 from rank_ssl.errors import UserError
-from rank_ssl.evidence import Cell, compare, make_cells, make_table
+from rank_ssl.evidence import Cell, compare, interval, make_cells, make_table, settings
 from rank_ssl.tasks.crowd import Crowd
 
 ROOT = Path(__file__).resolve().parent.parent
 TASK = Crowd()
+BASE = Config(task=TASK, steps=10)
 TRUE = np.array([10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0])
 
 
@@ -36,7 +38,8 @@ def split(monkeypatch):
 
 def made_cell(workdir: Path, arm: str, seed: int, errors, **result) -> tuple[Cell, dict]:
     """A finished cell whose predictions are off by `errors`, with the result they give."""
-    cell = Cell(arm, seed, workdir / arm / f'seed_{seed}', (f'--config.regime={arm}',))
+    fields = (f'--config.regime={arm}',) if arm in REGIMES else ('--config.margin=2',)
+    cell = Cell(arm, seed, workdir / arm / f'seed_{seed}', fields)
     cell.folder.mkdir(parents=True)
     predicted = TRUE + np.asarray(errors, float)
     rows = zip(TRUE, predicted, strict=True)
@@ -47,12 +50,13 @@ def made_cell(workdir: Path, arm: str, seed: int, errors, **result) -> tuple[Cel
     metrics = {f'test/{name}': value for name, value in TASK.metrics(predicted, TRUE).items()}
     facts = {'labeled_images': 4, 'unlabeled_images': 2, 'validation_images': 3,
              'test_images': len(TRUE), 'partial_data': False, 'device': '1 x cpu'}  # fmt: skip
-    whole = {'steps': 10, 'best_step': 4, **metrics, 'best/val/mae': 7.0, **facts, **result}
+    whole = {'steps': 10, 'best_step': 4, **metrics, 'best/val/mae': 7.0, **facts,
+             'config': cell.config(BASE), **result}  # fmt: skip
     (cell.folder / 'result.json').write_text(json.dumps(whole))
     return cell, whole
 
 
-def interval(text: str) -> tuple[float, float]:
+def told_interval(text: str) -> tuple[float, float]:
     low, high = text.partition('[')[2].partition(']')[0].split(',')
     return float(low), float(high)
 
@@ -99,14 +103,65 @@ def test_arms_and_seeds_that_are_none(tmp_path, arms, seeds, message):
 
 def test_a_cell_is_finished_when_it_has_its_steps_and_the_metric(tmp_path):
     cell, result = made_cell(tmp_path, 'baseline', 0, np.ones(8), **{'test/srocc': None})
-    assert cell.result(10, 'test/mae')['best_step'] == result['best_step']
-    assert cell.result(8, 'test/mae') is not None
-    assert cell.result(11, 'test/mae') is None
-    assert cell.result(10, 'test/lcc') is None
-    assert math.isnan(cell.result(10, 'test/srocc')['test/srocc'])
-    short = Cell('short', 0, cell.folder, ('--config.steps=9',))
-    assert short.result(99, 'test/mae') is not None
-    assert Cell('none', 0, tmp_path / 'none', ()).result(1, 'test/mae') is None
+
+    def found(metric: str = 'test/mae', *, of: Cell = cell, **fields) -> dict | None:
+        return of.result(dataclasses.replace(BASE, **fields), metric)
+
+    assert found()['best_step'] == result['best_step']
+    assert found(steps=8) is not None and found(steps=11) is None
+    assert found('test/lcc') is None
+    assert math.isnan(found('test/srocc')['test/srocc'])
+    short = Cell('short', 0, cell.folder, (*cell.fields, '--config.steps=9'))
+    assert found(of=short, steps=99) is not None
+    assert found(of=Cell('none', 0, tmp_path / 'none', ())) is None
+
+
+def test_a_cells_config_has_its_fields_with_their_types(tmp_path):
+    fields = ('--config.margin=5', '--config.steps=7', '--config.evaluate_test=False',
+              '--config.model.remat=true', '--config.optim.name=adam',
+              '--config.task.eval_side=64', '--config.data.unlabeled_dirs=a b,c=d')  # fmt: skip
+    found = Cell('x', 3, tmp_path, fields).config(BASE)
+    expected = {'margin': (0.0, 5.0), 'steps': (10, 7), 'evaluate_test': (True, False),
+                'model.remat': (BASE.model.remat, True), 'optim.name': ('sgd', 'adam'),
+                'task.eval_side': (0, 64), 'data.unlabeled_dirs': ('', 'a b,c=d'),
+                'seed': (0, 3)}  # fmt: skip
+    changed = differences(BASE.to_dict(), found)
+    assert changed == {name: pair for name, pair in expected.items() if pair[0] != pair[1]}
+    for name, (_, value) in changed.items():
+        assert type(value) is type(expected[name][1]), name
+    assert BASE.steps == 10 and BASE.optim.name == 'sgd'
+
+
+@pytest.mark.parametrize('field', ['marign=5', 'optim.raet=1', 'steps=ten', 'opt.rate=1'])
+def test_an_arms_field_that_is_none_is_told(tmp_path, field):
+    cell = Cell('x', 0, tmp_path, (f'--config.{field}',))
+    with pytest.raises(UserError, match=f'--config.{field} of --arms=x is no field of the config'):
+        cell.config(BASE)
+
+
+@pytest.mark.parametrize('now, words', [
+    ({'margin': 3.0}, 'config.margin 0.0, now 3.0'),
+    ({'optim': Optim(rate=0.5)}, 'config.optim.rate 1e-06, now 0.5'),
+    ({'data': Data(test_stride=2)}, 'config.data.test_stride 1, now 2'),
+    ({'task': Crowd(eval_side=64)}, 'config.task.eval_side 0, now 64'),
+    ({'rank_weight': 2.0, 'seed': 9, 'reduction': 'mean'}, 'config.rank_weight 1.0, now 2.0; '),
+])  # fmt: skip
+def test_a_finished_cell_of_another_config_is_refused(tmp_path, now, words):
+    cell, _ = made_cell(tmp_path, 'baseline', 0, np.ones(8))
+    with pytest.raises(UserError) as caught:
+        cell.result(dataclasses.replace(BASE, **now), 'test/mae')
+    assert str(caught.value).startswith(f'{cell.folder} holds another run ({words}')
+    assert str(caught.value).endswith('): use another --workdir')
+
+
+def test_how_a_cell_was_run_may_differ(tmp_path):
+    cell, result = made_cell(tmp_path, 'baseline', 0, np.ones(8))
+    now = {'log_every': 3, 'keep': 1, 'evaluate_test': False, 'data': Data(threads=7)}
+    assert cell.result(dataclasses.replace(BASE, **now), 'test/mae') is not None
+    # A result from before there was a field is of its default.
+    del result['config']['margin'], result['config']['task']['eval_side']
+    (cell.folder / 'result.json').write_text(json.dumps(result))
+    assert cell.result(BASE, 'test/mae') is not None
 
 
 def test_finished_cells_are_not_run_again(tmp_path, monkeypatch, capsys):
@@ -124,7 +179,7 @@ def test_finished_cells_are_not_run_again(tmp_path, monkeypatch, capsys):
             '--noconfig.evaluate_test', '-config.margin=2', '--workdir=w',
             '--config.model.remat']  # fmt: skip
     monkeypatch.setattr(sys, 'argv', argv)
-    evidence.run_cells(cells, 10, 'test/mae')
+    evidence.run_cells(cells, BASE, 'test/mae')
     shared = ['--config.steps', '10', '--noconfig.evaluate_test', '-config.margin=2',
               '--config.model.remat']  # fmt: skip
     left = [cells[0], cells[2], cells[3]]
@@ -144,7 +199,7 @@ def test_validation_runs_leave_the_test_split_alone(tmp_path, monkeypatch, split
         subprocess, 'run', lambda c, **o: started.append(c) or subprocess.CompletedProcess(c, 0)
     )
     monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
-    evidence.run_cells(make_cells(['baseline'], ['0'], tmp_path), 10, 'best/val/mae')
+    evidence.run_cells(make_cells(['baseline'], ['0'], tmp_path), BASE, 'best/val/mae')
     assert '--config.evaluate_test=false' in started[0]
 
 
@@ -155,7 +210,7 @@ def test_a_cell_that_fails_ends_the_grid(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
     cells = make_cells(['baseline', 'multitask'], ['5'], tmp_path)
     with pytest.raises(UserError, match='cell baseline, seed 5 ended with exit code 2: mend what'):
-        evidence.run_cells(cells, 10, 'test/mae')
+        evidence.run_cells(cells, BASE, 'test/mae')
 
 
 def test_the_difference_of_arms_in_closed_form(tmp_path):
@@ -164,8 +219,8 @@ def test_the_difference_of_arms_in_closed_form(tmp_path):
     other = [made_cell(tmp_path, 'multitask', s, 3 + np.arange(8.0)) for s in (0, 1)]
     text = compare(TASK, one, other)
     assert text == (
-        'multitask - baseline: test/mae -2.00, 95 % over 8 test images [-2.00, -2.00]: decided '
-        '(by seed -2.00, -2.00)'
+        'multitask - baseline: test/mae -2.00 (by seed -2.00, -2.00); 95 % over 2 seeds and 8 test '
+        'images [-2.00, -2.00]: decided'
     )
 
 
@@ -175,25 +230,51 @@ def test_the_interval_holds_the_mean_of_the_seeds(tmp_path):
     one = [made_cell(tmp_path, 'baseline', s, errors[0, s]) for s in range(3)]
     other = [made_cell(tmp_path, 'multitask', s, errors[1, s]) for s in range(3)]
     text = compare(TASK, one, other)
-    by_image = (np.abs(errors[1]) - np.abs(errors[0])).mean(0)
-    low, high = interval(text)
-    assert f'test/mae {by_image.mean():+.2f}, ' in text
-    assert low < by_image.mean() < high
-    # The draw is the same for all seeds and arms: an ordinary bootstrap of the images' means.
-    places = np.random.default_rng(1).integers(8, size=(20_000, 8))
-    expected = np.quantile(by_image[places].mean(1), [0.025, 0.975])
-    np.testing.assert_allclose([low, high], expected, atol=0.15)
+    differences = np.abs(errors[1]) - np.abs(errors[0])
+    low, high = told_interval(text)
+    assert f'test/mae {differences.mean():+.2f} (by seed ' in text
+    assert low < differences.mean() < high
+    # Seeds and images are drawn, each with replacement, and the images are the same for all seeds.
+    rng = np.random.default_rng(1)
+    draws = [(rng.integers(3, size=3), rng.integers(8, size=8)) for _ in range(20_000)]
+    means = [differences[np.ix_(seeds, places)].mean() for seeds, places in draws]
+    np.testing.assert_allclose([low, high], np.quantile(means, [0.025, 0.975]), atol=0.15)
     assert ('not decidable at this scale' in text) == (low <= 0 <= high)
     assert compare(TASK, one, other) == text
 
 
+def pairs_of(*differences: float) -> list:
+    """For each seed, an arm that errs by 9 and one whose errors differ by so much."""
+    return [((TRUE, TRUE + 9), (TRUE, TRUE + 9 + difference)) for difference in differences]
+
+
+def test_seeds_that_disagree_decide_nothing():
+    """Of two seeds both, one or none are drawn twice: -1, 1 and 3 in 1/4, 1/2 and 1/4 of draws."""
+    assert interval(TASK, pairs_of(3.0, -1.0)) == (-1.0, 3.0)
+    low, high = interval(TASK, pairs_of(-1.0, -2.0, -3.0))
+    assert -3 <= low < -2.6 and -1.4 < high <= -1
+
+
+def test_one_seed_or_a_number_that_is_not_finite_decides_nothing():
+    for pairs in (pairs_of(-1.0), pairs_of(-1.0, math.nan), pairs_of(math.inf, -1.0), []):
+        assert all(math.isnan(bound) for bound in interval(TASK, pairs))
+
+
 def test_identical_arms_differ_by_nothing(tmp_path):
-    one = [made_cell(tmp_path, 'baseline', 0, np.arange(8.0))]
-    other = [made_cell(tmp_path, 'multitask', 0, np.arange(8.0))]
+    one = [made_cell(tmp_path, 'baseline', s, np.arange(8.0)) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'multitask', s, np.arange(8.0)) for s in (0, 1)]
     assert compare(TASK, one, other) == (
-        'multitask - baseline: test/mae +0.00, 95 % over 8 test images [+0.00, +0.00]: '
-        'not decidable at this scale (by seed +0.00)'
+        'multitask - baseline: test/mae +0.00 (by seed +0.00, +0.00); 95 % over 2 seeds and 8 test '
+        'images [+0.00, +0.00]: not decidable at this scale'
     )
+
+
+def test_one_seed_alone_is_not_decidable(tmp_path):
+    one = [made_cell(tmp_path, 'baseline', 0, np.full(8, 9.0))]
+    other = [made_cell(tmp_path, 'multitask', 0, np.ones(8))]
+    text = compare(TASK, one, other)
+    assert 'test/mae -8.00 (by seed -8.00)' in text
+    assert text.endswith(' 8 test images [+nan, +nan]: not decidable at this scale')
 
 
 def test_on_validation_the_seeds_alone_are_compared(tmp_path, split):
@@ -220,8 +301,8 @@ def test_the_table(tmp_path):
         '| multitask | 1 | 2.00 | 2.00 | 7.00 | 8 |',
         '| **multitask** | 2 seeds | 1.50 ± 0.71 | 1.50 ± 0.71 | 7.00 ± 0.00 |  |',
         '',
-        'multitask - baseline: test/mae -2.50, 95 % over 8 test images [-2.50, -2.50]: decided '
-        '(by seed -2.00, -3.00)',
+        'multitask - baseline: test/mae -2.50 (by seed -2.00, -3.00); 95 % over 2 seeds and 8 test '
+        'images [-3.00, -2.00]: decided',
     ]
 
 
@@ -236,13 +317,39 @@ def test_the_program_from_finished_cells(tmp_path, monkeypatch, capsys):
     for flag, value in (('arms', ['baseline', 'multitask']), ('seeds', ['0'])):
         monkeypatch.setattr(flags.FLAGS[flag], 'value', value)
     monkeypatch.setattr(sys, 'argv', ['evidence.py', '--config=exp.py'])
-    evidence.main(Config(task=TASK, steps=10), tmp_path)
+    evidence.main(BASE, tmp_path)
     table = (tmp_path / 'table.md').read_text()
-    for words in ('synthetic_crowd', '4 labeled', '8 for test', '224 px', '10 steps', '1 x cpu'):
-        assert words in table.splitlines()[0]
+    for arm, line in zip(('baseline', 'multitask'), table.split('\n\n'), strict=False):
+        assert line.startswith(f'{arm}: synthetic_crowd; ')
+        for words in ('4 labeled', '8 for test', '224 px', '10 steps', '1 x cpu'):
+            assert words in line
     assert 'multitask - baseline: test/mae -2.00' in table
     assert capsys.readouterr().out == f'{table}\ntable, figure and runs in {tmp_path}\n'
     assert (tmp_path / 'paired.png').stat().st_size > 2000
+
+
+def test_the_settings_of_each_arm_are_those_of_its_results(tmp_path):
+    cells = [
+        made_cell(tmp_path, arm, s, np.ones(8)) for s in (0, 1) for arm in ('wide', 'baseline')
+    ]
+    for cell, result in cells:
+        result['config'] |= {'steps': 77, 'rank_weight': 0.5}
+        result['config']['optim'] |= {'name': 'adam', 'rate': 3e-4}
+        result['config']['data'] |= {'dataset': 'shanghaitech', 'part': 'part_B'}
+        result['config']['model'] |= {'weights': 'none', 'width': 0.25}
+        result['labeled_images'] = 30 if cell.arm == 'wide' else 31
+        result['partial_data'] = cell.arm == 'wide'
+    shared = '2 unlabeled images, 3 for validation, 8 for test; vgg16 of width 0.25 from scratch, '
+    scale = '224 px; 77 steps of adam at 0.0003, reduction paper'
+    frozen = f'{BASE.model.frozen_blocks} blocks frozen, '
+    wide, baseline = settings(cells)
+    assert wide == (
+        f'wide: shanghaitech part_B (an incomplete copy); 30 labeled and {shared}{frozen}{scale}, '
+        'margin 2, rank weight 0.5; 1 x cpu'
+    )
+    assert baseline == (
+        f'baseline: shanghaitech part_B; 31 labeled and {shared}{frozen}{scale}; 1 x cpu'
+    )
 
 
 def test_a_run_that_ends_without_its_result_is_told(tmp_path, monkeypatch):
@@ -252,7 +359,7 @@ def test_a_run_that_ends_without_its_result_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, 'run', lambda c, **o: subprocess.CompletedProcess(c, 0))
     folder = tmp_path / 'baseline' / 'seed_0'
     with pytest.raises(UserError, match=f'{folder} holds no finished run: start the same command'):
-        evidence.main(Config(task=TASK, steps=10), tmp_path)
+        evidence.main(BASE, tmp_path)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 import pytest
 from absl import flags
 
-from rank_ssl import checkpoint, data, logs, loop, main
+from rank_ssl import checkpoint, data, logs, loop, main, results
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 
@@ -94,6 +94,25 @@ def steps_of(workdir: Path, key: str) -> list[int]:
     return [row['step'] for row in rows if key in row]
 
 
+def best_steps(workdir: Path) -> list[int]:
+    """Steps in best/: those that the kept checkpoints name."""
+    metas = [(workdir / 'checkpoints').glob('*/meta.json'), (workdir / 'best').glob('*/meta.json')]
+    kept, best = ([json.loads(path.read_text())['best'] for path in paths] for paths in metas)
+    named = sorted({one['step'] for one in kept if one})
+    assert checkpoint.saved_steps(workdir / 'best') == named
+    assert all(one in kept for one in best)
+    return named
+
+
+def rows_with(workdir: Path, key: str) -> list[dict]:
+    return [row for row in logs.read_metrics(workdir / 'metrics.jsonl') if key in row]
+
+
+def rows_of_test(workdir: Path) -> list[dict]:
+    rows = logs.read_metrics(workdir / 'metrics.jsonl')
+    return [row for row in rows if any(name.startswith('test/') for name in row)]
+
+
 def assert_every_step_once(workdir: Path, steps: int = STEPS) -> None:
     assert steps_of(workdir, 'train/loss') == list(range(1, steps + 1))
     assert steps_of(workdir, 'val/mae') == list(range(4, steps + 1, 4))
@@ -148,6 +167,8 @@ def test_the_log_of_a_smoke_run(smoke_run):
     result = result_of(workdir)
     assert result['best/val/mae'] == min(maes.values()) == maes[result['best_step']]
     assert result['final/val/mae'] == maes[STEPS]
+    tested = {name: result[name] for name in ('test/mae', 'test/mse')}
+    assert rows_of_test(workdir) == [rows[-1]] == [{'step': STEPS, **tested}]
     assert [path.name for path in (workdir / 'tensorboard').iterdir()]
 
 
@@ -156,7 +177,7 @@ def test_the_files_of_a_smoke_run(smoke_run):
     result = result_of(workdir)
     kept = checkpoint.saved_steps(workdir / 'checkpoints')
     assert kept == [6, 8] and 8 // config_of(QUICK).checkpoint_every >= 4
-    assert checkpoint.saved_steps(workdir / 'best') == [result['best_step']]
+    assert best_steps(workdir)[-1] == result['best_step']
     names = {path.name for path in (workdir / 'figures').iterdir()}
     assert {'curves.png', 'ranked_set.png', 'counts.png', 'density.png'} <= names
     for name in names:
@@ -192,6 +213,94 @@ def test_the_best_checkpoint_can_be_evaluated_alone(play, begun, capsys):
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
     assert (begun / 'predictions.csv').exists()
     assert_every_step_once(begun)
+    assert len(rows_of_test(begun)) == 1
+
+
+def test_a_run_is_evaluated_on_other_images_and_sizes_and_trained_on_its_own(play, begun):
+    before = result_of(begun)
+    other = {'data__test_stride': 2, 'task__eval_side': 48}
+    after = play(begun, mode='evaluate', **other)
+    assert after['test_images'] == 2 and before['test_images'] == 4
+    assert len((begun / 'predictions.csv').read_text().splitlines()) == 1 + 2
+    assert after['test/mae'] != before['test/mae'] and len(rows_of_test(begun)) == 1
+    assert rows_of_test(begun)[0]['test/mae'] == after['test/mae']
+    for field, value in (('task__eval_side', 48), ('data__test_stride', 2)):
+        name = field.replace('__', '.')
+        with pytest.raises(UserError, match=f'holds a run of another config, config.{name} from '):
+            play(begun, **{field: value}, steps=STEPS + 4)
+    with pytest.raises(UserError, match='config.optim.name from sgd to adam'):
+        play(begun, mode='evaluate', optim__name='adam')
+
+
+def test_a_run_stopped_before_its_first_validation_cannot_be_evaluated(play, begun, capsys):
+    shutil.rmtree(begun / 'best')
+    shutil.rmtree(begun / 'checkpoints' / '8')
+    path = begun / 'checkpoints' / '6' / 'meta.json'
+    path.write_text(json.dumps(json.loads(path.read_text()) | {'best': {}, 'last': {}}))
+    checkpoint._write_manifest(path.parent)
+    with pytest.raises(UserError, match='was stopped before its first validation: go on with'):
+        play(begun, mode='evaluate')
+    assert np.isfinite(play(begun)['test/mae'])
+
+
+def test_a_figure_that_fails_costs_no_result(play, tmp_path, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError('no figure')
+
+    monkeypatch.setattr(results, 'draw', fails)
+    with pytest.raises(RuntimeError, match='no figure'):
+        play(tmp_path, steps=1)
+    assert np.isfinite(result_of(tmp_path)['test/mae']) and len(rows_of_test(tmp_path)) == 1
+
+
+# The parameters that are reported.
+
+
+@pytest.mark.parametrize('mode', ['train', 'evaluate'])
+def test_a_run_that_goes_on_reads_no_weights_and_keeps_its_pixels(play, begun, mode):
+    path = begun / 'checkpoints' / '8' / 'meta.json'
+    meta = json.loads(path.read_text())
+    assert meta['pixels'] == 'torch'
+    # As if it had begun from weights that expect these.
+    path.write_text(json.dumps(meta | {'pixels': 'caffe'}))
+    checkpoint._write_manifest(path.parent)
+    mae = result_of(begun)['test/mae']
+    after = play(begun, mode=mode, steps=STEPS + 1, model__weights='/nonexistent')
+    if mode == 'train':
+        assert after['steps'] == STEPS + 1
+        meta = json.loads((begun / 'checkpoints' / '9' / 'meta.json').read_text())
+        assert meta['pixels'] == 'caffe'
+    else:
+        assert after['test/mae'] != mae and after['best_step'] == meta['best']['step']
+
+
+def test_the_best_of_steps_that_are_taken_again_is_gone(play, begun, smoke_run):
+    (stray,) = [*(begun / 'best').iterdir()][-1:]
+    shutil.copytree(stray, begun / 'best' / '999')
+    (begun / 'checkpoints' / '8' / 'meta.json').unlink()
+    result = play(begun, figure_count=1)
+    straight = result_of(smoke_run(CROWD).workdir)
+    same = ('best_step', 'test/mae', 'best/val/mae')
+    assert [result[name] for name in same] == [straight[name] for name in same]
+    assert best_steps(begun)[-1] == result['best_step']
+
+
+def test_a_stray_best_step_is_not_evaluated(play, begun):
+    before = result_of(begun)
+    shutil.copytree(begun / 'checkpoints' / '6', begun / 'best' / '999')
+    after = play(begun, mode='evaluate')
+    assert (after['best_step'], after['test/mae']) == (before['best_step'], before['test/mae'])
+
+
+def test_a_run_killed_before_its_first_checkpoint_leaves_nothing_to_the_next(play, begun, tmp_path):
+    for name in ('checkpoints', 'result.json'):
+        (begun / name).rename(tmp_path / name)
+    shutil.copytree(tmp_path / 'checkpoints' / '8', begun / 'best' / '7')
+    fields = {'seed': 1, 'steps': 4, 'eval_every': 2}
+    after, fresh = (play(workdir, **fields) for workdir in (begun, tmp_path / 'fresh'))
+    same = ('params_sha256', 'best_step', 'test/mae', 'best/val/mae')
+    assert [after[name] for name in same] == [fresh[name] for name in same]
+    assert after['best_step'] in (2, 4) and best_steps(begun)[-1] == after['best_step']
 
 
 def test_there_has_to_be_a_run_to_evaluate(play, tmp_path):
@@ -239,6 +348,8 @@ def test_a_run_that_goes_on_equals_one_that_never_stopped(play, begun, longer, c
     same = ('test/mae', 'best_step', 'best/val/mae', 'final/val/mae', 'steps')
     assert [result_of(begun)[name] for name in same] == [result_of(longer)[name] for name in same]
     assert_every_step_once(begun, STEPS + 4)
+    assert [row['step'] for row in rows_of_test(begun)] == [STEPS + 4]
+    assert best_steps(begun) == best_steps(longer)
 
 
 def test_a_result_of_fewer_steps_is_not_the_result(play, begun, longer, tmp_path):
@@ -431,7 +542,7 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         play(tmp_path, **fields)
     found = re.fullmatch(
-        r'2 non-finite gradients in a row up to step (\d) \(examples (.*)\): lower '
+        r'2 non-finite gradients in a row by step (\d) \(its examples: (.*)\): lower '
         r'config.optim.rate=1e\+30 or set config.optim.clip_norm; the last checkpoint is kept',
         str(caught.value),
     )
@@ -447,6 +558,27 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     assert all(np.isfinite(p).all() for p in params_of(tmp_path, kept))
     skipped = [row['train/skipped'] for row in logs.read_metrics(tmp_path / 'metrics.jsonl')]
     assert skipped == sorted(skipped) and skipped[-2:] == [1, 2]
+
+
+def test_a_row_of_bad_gradients_between_log_lines_ends_the_run(play, tmp_path):
+    fields = {'optim__rate': 1e30, 'max_bad_steps': 2, 'eval_every': 0}
+    with pytest.raises(UserError, match=r'[3-7] non-finite gradients in a row by step 8 .its exam'):
+        play(tmp_path, log_every=100, checkpoint_every=100, **fields)
+    assert checkpoint.saved_steps(tmp_path / 'checkpoints') == []
+
+
+def test_a_validation_that_overflows_has_no_numbers_and_no_traceback(play, tmp_path, capsys):
+    result = play(tmp_path, optim__rate=1e30, steps=2, eval_every=1, figure_count=2)
+    names = ('test/mae', 'test/mse', 'best/val/mae', 'final/val/mse')
+    assert [result[name] for name in names] == [None] * 4 and result['best_step'] in (1, 2)
+    assert capsys.readouterr().out.startswith('test/mae nan\n')
+    assert all(np.isnan(row['val/mae']) for row in rows_with(tmp_path, 'val/mae'))
+    (tested,) = rows_of_test(tmp_path)
+    assert tested['step'] == 2 and np.isnan(tested['test/mae'])
+    lines = (tmp_path / 'predictions.csv').read_text().splitlines()
+    assert len(lines) == 1 + 4 and not any(np.isfinite(float(ln.split(',')[2])) for ln in lines[1:])
+    names = {path.name for path in (tmp_path / 'figures').iterdir()}
+    assert {'curves.png', 'ranked_set.png'} <= names and 'counts.png' not in names
 
 
 def test_parameters_that_overflow_are_never_saved(play, tmp_path):
