@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
 INTERVAL = 10.0  # seconds between lines where stderr is not a terminal
 TERMINAL_INTERVAL = 0.2
+
+
+def emit(text: str, *, end: str = '\n') -> None:
+    """Text on stderr, where somebody still reads it: a closed pipe ends no preparation."""
+    with contextlib.suppress(OSError):
+        print(text, end=end, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -32,12 +39,7 @@ class Progress:
         rate = self.done / max(now - self.start, 1e-9)
         left = (self.total - self.done) / rate
         line = f'{self.label}: {self.done}/{self.total}, {rate:.1f}/s, {left:.0f} s left'
-        print(
-            f'\r{line}\x1b[K' if self.terminal else line,
-            end='' if self.terminal else '\n',
-            file=sys.stderr,
-            flush=True,
-        )
+        emit(f'\r{line}\x1b[K' if self.terminal else line, end='' if self.terminal else '\n')
 
     def close(self) -> None:
         """Prints the closing line: number, seconds and rate."""
@@ -45,4 +47,4 @@ class Progress:
         rate = self.done / max(seconds, 1e-9)
         start, end = ('\r', '\x1b[K\n') if self.terminal else ('', '\n')
         line = f'{self.label}: {self.done} examples in {seconds:.1f} s, {rate:.1f}/s'
-        print(f'{start}{line}', end=end, file=sys.stderr, flush=True)
+        emit(f'{start}{line}', end=end)

@@ -16,22 +16,21 @@ import json
 import os
 import pathlib
 import shutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
+from data_prep.progress import emit
 from data_prep.source import Listing, Source
 from rank_ssl.errors import UserError
 
-CONTENT_LIMIT = (
-    1 << 30
-)  # bytes: hashing 1 GiB takes .7 s, what a start that finds all prepared may cost
+# Bytes: hashing 1 GiB takes .7 s, what a start that finds all prepared may cost.
+CONTENT_LIMIT = 1 << 30
 RECORD = 'prepared.json'
 
 
 def say(message: str) -> None:
     """One line on stderr: stdout is for the resulting path alone."""
-    print(message, file=sys.stderr, flush=True)
+    emit(message)
 
 
 def default_data_dir() -> pathlib.Path:

@@ -295,3 +295,15 @@ def test_a_record_spool_keeps_order_without_memory(tmp_path):
         spool.add(key, value)
     assert all(len(entry) == 3 and isinstance(entry[1], int) for entry in spool._mem_buffer)
     assert list(spool) == sorted(data.items()) and spool.size == sum(map(len, data.values()))
+
+
+def test_a_closed_stderr_ends_no_preparation(tmp_path):
+    command = [sys.executable, '-m', 'data_prep.prepare', 'synthetic_crowd', '--tiny=4']
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [*command, f'--data_dir={tmp_path}'], cwd=ROOT, stderr=write, stdout=subprocess.PIPE
+    )
+    os.close(write)
+    assert done.returncode == 0
+    assert pathlib.Path(done.stdout.decode().strip(), 'prepared.json').is_file()
