@@ -54,7 +54,7 @@ def get_config(text: str = '') -> config.Config:
     )
     made.optim.rate = 1e-6
     made.optim.clip_norm = 100.0  # without it `caffe` diverges too at 1e-7 and above
-    made.accumulate = 5  # a group at a time: 7.6 GB at the peak on a CPU; 1 on an accelerator
+    made.accumulate = 5  # a group at a time: 7.9 GB at the peak on a CPU; 1 on an accelerator
     if 'evidence' in given:
         evidence(made, task)
     if 'smoke' in given:
