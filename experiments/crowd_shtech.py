@@ -42,7 +42,7 @@ ARGUMENTS = ('A', 'B', 'evidence', 'smoke')
 
 def get_config(text: str = '') -> config.Config:
     """The paper's run on part A, or what the arguments make of it."""
-    given = config.arguments(text, allowed=ARGUMENTS, experiment=__file__)
+    given = config.arguments(text, allowed=ARGUMENTS, experiment=__file__, one_of=('A', 'B'))
     task = Crowd()
     made = config.Config(task=task)
     made.data.dataset = 'shanghaitech'

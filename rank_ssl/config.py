@@ -200,12 +200,17 @@ def differences(old: dict, new: dict, *, prefix: str = '') -> dict[str, tuple[An
     return found
 
 
-def arguments(text: str, *, allowed: tuple[str, ...], experiment: str) -> set[str]:
+def arguments(
+    text: str, *, allowed: tuple[str, ...], experiment: str, one_of: tuple[str, ...] = ()
+) -> set[str]:
     """The arguments behind the colon of `--config=FILE.py:a,b`. Raises UserError on others."""
     given = {word.strip() for word in text.split(',') if word.strip()}
     for word in sorted(given - set(allowed)):
         name = pathlib.Path(experiment).name
         raise UserError(f'{name}:{word} is no argument of {name}; use {", ".join(allowed)}')
+    if len(both := [word for word in one_of if word in given]) > 1:
+        name = pathlib.Path(experiment).name
+        raise UserError(f'{name}:{",".join(both)} names {len(both)} parts: give one of them')
     return given
 
 

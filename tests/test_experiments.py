@@ -78,3 +78,8 @@ def test_the_smoke_run(smoke_run, name):
     config = module(name).get_config('smoke')
     assert result['steps'] == config.steps
     assert f'test/{config.task.best}' in result
+
+
+def test_both_parts_of_shanghaitech_are_refused():
+    with pytest.raises(UserError, match='crowd_shtech.py:A,B names 2 parts: give one'):
+        importlib.import_module('experiments.crowd_shtech').get_config('B,A')
