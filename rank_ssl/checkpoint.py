@@ -18,7 +18,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -67,33 +67,20 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
     _sync(folder)
 
 
-def restore(
-    folder: pathlib.Path, like: Any, *, check: Callable[[Meta], None] = lambda meta: None
-) -> tuple[int, Any, Meta] | None:
-    """The newest whole checkpoint as `(step, tree shaped like the given one, meta)`.
-
-    None where the folder holds no checkpoint at all. A damaged one is named on stderr and the one
-    before it taken. `check` sees the meta before the arrays are read, and may raise. Raises
-    UserError where there are checkpoints and none is whole, or where the newest whole one holds
-    other arrays than `like`.
-    """
-    if (found := newest(folder)) is None:
-        return None
-    step, meta = found
-    check(meta)
-    return step, _load(folder / str(step), like), meta
-
-
 def restore_step(folder: pathlib.Path, step: int, like: Any) -> Any:
     """The tree of that step. Raises UserError where it is not there or not whole."""
     path = folder / str(step)
     if fault := damage(path):
         raise UserError(f'{path}: {fault}: restore it from a copy, or train again')
-    return _load(path, like)
+    return load(path, like)
 
 
 def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
-    """Step and meta of the newest whole checkpoint; as in `restore`."""
+    """Step and meta of the newest whole checkpoint, every file of which has been verified.
+
+    None where the folder holds no checkpoint at all. A damaged one is named on stderr and the one
+    before it taken. Raises UserError where there are checkpoints and none is whole.
+    """
     steps = saved_steps(folder)
     for step in reversed(steps):
         path = folder / str(step)
@@ -272,7 +259,11 @@ def _checkpointer() -> ocp.StandardCheckpointer:
     return ocp.StandardCheckpointer(multiprocessing_options=alone)
 
 
-def _load(path: pathlib.Path, like: Any) -> Any:
+def load(path: pathlib.Path, like: Any) -> Any:
+    """The arrays of a verified checkpoint, as a tree shaped like the given one.
+
+    Raises UserError where the checkpoint holds other arrays than `like`.
+    """
     wanted = {
         name: jax.ShapeDtypeStruct(host.shape, host.dtype)
         for name, leaf in _by_path(like).items()

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self, TextIO
 
@@ -161,15 +161,6 @@ class RateMeter:
         self._marks.append((self._clock(), self._images, self._waited))
         if self._steps == 2:
             self._marks.popleft()
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """A context whose time counts as waiting for data."""
-        start = self._clock()
-        try:
-            yield
-        finally:
-            self.waited(self._clock() - start)
 
     def waited(self, seconds: float) -> None:
         """Count so many seconds as waiting for data."""

@@ -57,7 +57,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
 
 def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:
     run.start = step
-    run.state = checkpoint.restore_step(run.workdir / 'checkpoints', step, run.state)
+    run.state = checkpoint.load(run.workdir / 'checkpoints' / str(step), run.state)
     run.best, run.last, run.seconds = meta['best'], meta['last'], meta['seconds']
     run.images_per_second = meta['images_per_second']
     run.position = meta['data_position']

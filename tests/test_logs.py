@@ -147,22 +147,6 @@ def test_the_rate_leaves_out_the_first_step_and_what_left_the_window():
     assert meter.images_per_second == pytest.approx(30 / 5)
 
 
-def test_the_waiting_share_counts_the_context_also_when_it_raises():
-    clock = Clock()
-    meter = logs.RateMeter(clock=clock)
-    for _ in range(2):
-        with meter.waiting():
-            clock.now += 1.0
-        clock.now += 3.0
-        meter.add(5)
-    assert meter.waiting_share == pytest.approx(0.25)
-    with pytest.raises(StopIteration), meter.waiting():
-        clock.now += 4.0
-        raise StopIteration
-    meter.add(5)
-    assert meter.waiting_share == pytest.approx(5 / 8)
-
-
 def test_seconds_of_waiting_may_be_told():
     clock = Clock()
     meter = logs.RateMeter(clock=clock)
