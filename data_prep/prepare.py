@@ -55,9 +55,6 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         say(f'error: {error.filename or "system"}: {error.strerror or error}')
         return 2
-    except KeyboardInterrupt:
-        say('interrupted: nothing was kept')
-        return 130
 
 
 def prepare(args: argparse.Namespace) -> pathlib.Path:
@@ -200,6 +197,14 @@ def _accept(prepared: Prepared, on_bad: str) -> pathlib.Path:
     return prepared.path
 
 
+def _interrupted(*_: object) -> NoReturn:
+    # SystemExit: a KeyboardInterrupt that meets a library's import may end the process by signal.
+    say('interrupted: nothing was kept')
+    sys.exit(130)
+
+
 if __name__ == '__main__':
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that temporary folders go
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _interrupted)
     sys.exit(main())
