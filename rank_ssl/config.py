@@ -15,7 +15,8 @@ from rank_ssl.errors import UserError
 from rank_ssl.types import Task
 
 MODES = ('train', 'evaluate')
-REGIMES = ('multitask', 'baseline', 'ranking')
+# finetune: ranking, then regression from its parameters; ridge: frozen features, no training.
+REGIMES = ('multitask', 'baseline', 'ranking', 'finetune', 'ridge')
 REDUCTIONS = ('paper', 'caffe', 'mean')
 DEFAULT_WEIGHTS = 'weights/vgg16_imagenet_convs_f16.npz'  # below $RANK_SSL_DATA
 
@@ -26,10 +27,11 @@ HARMLESS = (
     'eval_batch', 'evaluate_test', 'figure_count',
     'accumulate', 'optim.rate', 'optim.decay_every', 'optim.decay_factor', 'data.workers',
     'data.threads', 'data.prefetch', 'data.data_dir', 'data.manual_dir', 'data.on_bad',
-    'model.remat', 'model.weights',
+    'model.remat', 'model.weights', 'init_from',
 )  # fmt: skip
 # And these may differ where a trained run is evaluated alone.
-EVALUATION = ('task.eval_side', 'data.test_stride', 'regime', 'rank_weight', 'margin', 'reduction')
+EVALUATION = ('task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight',
+              'margin', 'reduction')  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True)
@@ -72,9 +74,11 @@ class Data:
     data_dir: str = ''  # prepared sets; '' = the user's cache folder
     labels: int = 0  # labeled training images; 0 = all that validation leaves
     validation: float = 0.1  # share of the training split that selects the best step
+    test_share: float = 0.2  # of the references, where the data set publishes no test split (6.1)
     unlabeled_rest: bool = True  # the training images without a label serve unlabeled
     unlabeled_labeled: bool = False  # so do the labeled ones: their crops have an order too
-    unlabeled_dirs: str = ''  # and these folders of images, separated by commas
+    unlabeled_dirs: str = ''  # and these folders of images, separated by commas,
+    unlabeled_set: str = 'image_folder'  # read by this folder of data_prep: 'ladders', 'waterloo'
     groups: int = 5  # G, groups in a mini-batch
     labeled_per_group: int = 5  # R; 5 x (5 + 5) = 50 is the paper's crowd batch (6.2)
     test_stride: int = 1  # evaluate on every n-th test image
@@ -103,6 +107,14 @@ class Optim:
 
 
 @dataclasses.dataclass(slots=True)
+class Pretrain:
+    """The first stage of ranking then fine-tuning (3.2), in a folder `ranking` of the workdir."""
+
+    steps: int = 0  # 0 = config.steps
+    rate: float = 0.0  # 0 = config.optim.rate; 1e-4 in the paper, then 1e-6 (6.1)
+
+
+@dataclasses.dataclass(slots=True)
 class Config:
     """A run. The defaults are the paper's crowd counting settings where it gives them."""
 
@@ -110,8 +122,10 @@ class Config:
     model: Model = dataclasses.field(default_factory=Model)
     data: Data = dataclasses.field(default_factory=Data)
     optim: Optim = dataclasses.field(default_factory=Optim)
+    pretrain: Pretrain = dataclasses.field(default_factory=Pretrain)
     mode: str = 'train'  # 'train', or 'evaluate' the best checkpoint of a workdir
-    regime: str = 'multitask'  # 'baseline' (regression only), 'ranking' only, or both (3.2)
+    regime: str = 'multitask'  # 'baseline' (regression), 'ranking', 'finetune', 'ridge' (3.2)
+    init_from: str = ''  # workdir of a run whose parameters this one starts from
     rank_weight: float = 1.0  # lambda of eq. 5
     margin: float = 0.0  # epsilon of eq. 4, in the unit of the score
     reduction: str = 'paper'  # 'paper' (eq. 8, 17), 'caffe' (released code) or 'mean'
@@ -147,6 +161,7 @@ class Config:
                     'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
                     'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
         not_negative = ('seed', 'eval_every', 'rank_weight', 'margin', 'figure_count',
+                        'pretrain.steps', 'pretrain.rate',
                         'data.labels', 'data.workers', 'data.tiny', 'optim.momentum',
                         'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
                         'model.frozen_blocks')  # fmt: skip
@@ -164,16 +179,37 @@ class Config:
                 f'config.data.validation={self.data.validation} must lie between 0 and 1: a part '
                 'of training selects the best step, the rest is trained on; use 0.1'
             )
+        if not 0 < self.data.test_share < 1:
+            raise UserError(
+                f'config.data.test_share={self.data.test_share} must lie between 0 and 1: a part '
+                'of the references is tested on; use 0.2'
+            )
 
     @property
     def ranked(self) -> int:
-        """K, ranked images in a group; 0 where the regime ranks nothing."""
-        return 0 if self.regime == 'baseline' else self.task.levels
+        """K, ranked images in a group; 0 where the regime ranks nothing in its last stage."""
+        return self.task.levels if self.regime in ('multitask', 'ranking') else 0
 
     @property
     def labeled(self) -> int:
         """R, labeled images in a group; 0 where the regime regresses nothing."""
         return 0 if self.regime == 'ranking' else self.data.labeled_per_group
+
+    @property
+    def needs_unlabeled(self) -> bool:
+        """Whether any stage ranks."""
+        return self.regime in ('multitask', 'ranking', 'finetune')
+
+    def stages(self) -> list['Config']:
+        """The runs that make up this one: `finetune` is ranking first (3.2)."""
+        if self.regime != 'finetune' or self.init_from:
+            return [self]
+        optim = dataclasses.replace(self.optim, rate=self.pretrain.rate or self.optim.rate)
+        steps = self.pretrain.steps or self.steps
+        first = dataclasses.replace(
+            self, regime='ranking', optim=optim, steps=steps, evaluate_test=False
+        )
+        return [first, self]
 
     def get(self, path: str) -> Any:
         """The value of a dotted field, `'optim.rate'`."""

@@ -32,10 +32,11 @@ class Evaluation:
 
     def write_csv(self, path: pathlib.Path, task: Task) -> None:
         """Writes one line an example: id, true, predicted, and the task's own columns."""
-        rows = [
-            {'id': record['id'], 'true': f'{t:.6g}', 'predicted': f'{p:.6g}'} | task.columns(record)
-            for record, t, p in zip(self.records, self.true, self.predicted, strict=True)
-        ]
+        rows = []
+        for record, *values in zip(self.records, self.true, self.predicted, strict=True):
+            true, predicted = (f'{task.published(record, float(v)):.6g}' for v in values)
+            row = {'id': record['id'], 'true': true, 'predicted': predicted}
+            rows.append(row | task.columns(record))
         with open(path, 'w', newline='', encoding='utf-8') as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()

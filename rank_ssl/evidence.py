@@ -5,6 +5,8 @@
 
 Each cell is a run of `rank_ssl.main` in WORKDIR/ARM/seed_N, resumable by itself; finished cells are
 not run again. An arm is a regime, or a name with fields: `--arms='baseline,wide:margin=5;seed=3'`.
+In a field {workdir} and {seed} stand for the grid's folder and the cell's seed, so that one arm can
+start from another's run: `finetune:init_from={workdir}/ranking/seed_{seed}`.
 Arms of one seed share the labeled subset, the initial parameters and the order of the data.
 """
 
@@ -20,7 +22,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -34,7 +36,15 @@ ARMS = flags.DEFINE_list('arms', ['baseline', 'multitask'], 'Regimes, or NAME:fi
 SEEDS = flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds; each arm runs with each.')
 SPLIT = flags.DEFINE_enum('compare', 'test', ['test', 'val'], 'val: to choose settings by.')
 DRAWS = 2000  # bootstrap draws of an interval
-Values = tuple[np.ndarray, np.ndarray]  # true and predicted, f64[N] each
+
+
+class Values(NamedTuple):
+    """A cell's test images, [N] each."""
+
+    true: np.ndarray
+    predicted: np.ndarray
+    ids: np.ndarray
+    groups: np.ndarray  # images of one group are drawn together
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +134,9 @@ def make_cells(arms: Sequence[str], seeds: Sequence[str], workdir: pathlib.Path)
         if not seed.isdecimal():
             raise UserError(f'--seeds={seed} must be whole numbers, 0 or greater; use 0,1,2')
         folder = workdir / name / f'seed_{int(seed)}'
+        places = {'{workdir}': str(workdir), '{seed}': str(int(seed))}
+        for place, value in places.items():
+            fields = [field.replace(place, value) for field in fields]
         cells.append(Cell(name, int(seed), folder, tuple(fields)))
     if not cells or len({cell.folder for cell in cells}) < len(cells):
         given = f'--arms={",".join(arms)} --seeds={",".join(seeds)}'
@@ -174,25 +187,29 @@ def setting(result: dict[str, Any]) -> str:
         f'{model["backbone"]} of width {model["width"]:g} {start}, {model["frozen_blocks"]} blocks '
         f'frozen, {config["task"]["size"]} px; {config["steps"]} steps of {optim["name"]} at '
         f'{optim["rate"]:g}, reduction {config["reduction"]}'
-        f'{"" if config["regime"] == "baseline" else ranking}; {result["device"]}'
+        f'{ranking if config["regime"] in ("multitask", "ranking") else ""}; {result["device"]}'
     )
 
 
 def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
     """Markdown: each run, the mean and deviation of each arm, and the paired differences."""
-    columns = [n for n in results[0][1] if n.startswith(('best/val/', 'test/'))]
+    groups = ('best/val/', 'test/')
+    columns = [n for g in groups for n in results[0][1] if '/' not in n.removeprefix(g) != n]
+    columns.sort(key=lambda name: not name.startswith('test/'))
     titles = [name.removeprefix('best/').replace('/', ' ') for name in columns]
     lines = [_row('arm', 'seed', *titles, 'best step'), _row(*['---'] * (len(columns) + 3))]
+    digits = [_digits([result[name] for _, result in results]) for name in columns]
     arms: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
     for cell, result in results:
         arms.setdefault(cell.arm, []).append((cell, result))
     for arm, runs in arms.items():
         for cell, result in runs:
-            values = [f'{result[name]:.2f}' for name in columns]
+            values = [f'{result[n]:.{d}f}' for n, d in zip(columns, digits, strict=True)]
             lines.append(_row(arm, cell.seed, *values, result['best_step']))
         every = np.array([[result[name] for name in columns] for _, result in runs])
         spread = every.std(0, ddof=1) if len(runs) > 1 else np.full(len(columns), np.nan)
-        summary = [f'{m:.2f} ± {s:.2f}' for m, s in zip(every.mean(0), spread, strict=True)]
+        rows = zip(every.mean(0), spread, digits, strict=True)
+        summary = [f'{mean:.{d}f} ± {deviation:.{d}f}' for mean, deviation, d in rows]
         lines.append(_row(f'**{arm}**', f'{len(runs)} seeds', *summary, ''))
     first, *others = arms
     differences = [compare(task, arms[first], arms[other]) for other in others]
@@ -210,15 +227,19 @@ def compare(
     names = one[0][0].arm, other[0][0].arm
     metric = _metric(task)
     by_seed = [b[1][metric] - a[1][metric] for a, b in zip(one, other, strict=True)]
-    seeds = ', '.join(f'{difference:+.2f}' for difference in by_seed)
-    text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.2f} (by seed {seeds})'
+    digits = _digits([result[metric] for _, result in (*one, *other)])
+    seeds = ', '.join(f'{difference:+.{digits}f}' for difference in by_seed)
+    text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.{digits}f} (by seed {seeds})'
     if SPLIT.value != 'test':
         return text
     pairs = [(_predictions(a[0]), _predictions(b[0])) for a, b in zip(one, other, strict=True)]
     low, high = interval(task, pairs)
     verdict = 'decided' if low * high > 0 else 'not decidable at this scale'
-    count = f'{len(pairs)} seeds and {len(pairs[0][0][0])} test images'
-    return f'{text}; 95 % over {count} [{low:+.2f}, {high:+.2f}]: {verdict}'
+    units = len(np.unique(pairs[0][0].groups))
+    images = len(pairs[0][0].true)
+    what = f'{images} test images' if units == images else f'{units} references of {images} images'
+    count = f'{len(pairs)} seeds and {what}'
+    return f'{text}; 95 % over {count} [{low:+.{digits}f}, {high:+.{digits}f}]: {verdict}'
 
 
 def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float, float]:
@@ -226,23 +247,35 @@ def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float,
 
     nan for one seed, which decides nothing, and where a prediction is not finite.
     """
-    finite = all(np.isfinite(v).all() for pair in pairs for arm in pair for v in arm)
+    finite = all(np.isfinite(v).all() for pair in pairs for arm in pair for v in arm[:2])
     if len(pairs) < 2 or not finite:
         return math.nan, math.nan
     rng = np.random.Generator(np.random.Philox(key=0))
-    images = len(pairs[0][0][0])
+    one_test = all(np.array_equal(a.ids, pairs[0][0].ids) for a, _ in pairs)
     found = []
     for _ in range(DRAWS):
-        places = rng.integers(images, size=images)
-        drawn = [pairs[seed] for seed in rng.integers(len(pairs), size=len(pairs))]
-        found.append(np.mean([_value(task, b, places) - _value(task, a, places) for a, b in drawn]))
-    low, high = np.quantile(found, (0.025, 0.975))
+        shared = _places(rng, pairs[0][0])
+        difference = []
+        for a, b in (pairs[seed] for seed in rng.integers(len(pairs), size=len(pairs))):
+            # Where each seed splits anew, its test images are its own.
+            places = shared if one_test else _places(rng, a)
+            difference.append(_value(task, b, places) - _value(task, a, places))
+        found.append(np.mean(difference))
+    low, high = np.nanquantile(found, (0.025, 0.975))
     return float(low), float(high)
 
 
+def _places(rng: np.random.Generator, values: Values) -> np.ndarray:
+    """A bootstrap draw of test images; those made from one reference are drawn together."""
+    starts, members = np.unique(values.groups, return_inverse=True)
+    drawn = rng.integers(len(starts), size=len(starts))
+    if len(starts) == len(members):
+        return drawn
+    return np.concatenate([np.flatnonzero(members == group) for group in drawn])
+
+
 def _value(task: Task, values: Values, places: np.ndarray) -> float:
-    true, predicted = values
-    return task.metrics(predicted[places], true[places])[task.best]
+    return task.metrics(values.predicted[places], values.true[places])[task.best]
 
 
 def _metric(task: Task) -> str:
@@ -250,10 +283,14 @@ def _metric(task: Task) -> str:
 
 
 def _predictions(cell: Cell) -> Values:
-    """True and predicted values of a cell's test images."""
+    """What a cell predicted of its test images."""
     with open(cell.folder / 'predictions.csv', newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
-    return tuple(np.array([float(row[name]) for row in rows]) for name in ('true', 'predicted'))  # type: ignore[return-value]
+    true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
+    ids = np.array([row['id'] for row in rows])
+    # An image without a reference stands for itself.
+    groups = np.array([row.get('reference') or f'id/{row["id"]}' for row in rows])
+    return Values(true, predicted, ids, groups)
 
 
 def _finished(cell: Cell, base: Config, metric: str) -> dict[str, Any]:
@@ -271,6 +308,11 @@ def _fields(argv: Sequence[str]) -> list[str]:
             alone = '=' in word or re.match(r'--?[a-z]|$', after)
             found += [word] if alone else [word, after]
     return found
+
+
+def _digits(values: Sequence[float]) -> int:
+    """Decimals to print: three for correlations, two for the rest."""
+    return 3 if np.nanmax(np.abs(values), initial=0) < 1 else 2
 
 
 def _row(*cells: Any) -> str:

@@ -104,7 +104,8 @@ class Loop:
 
     def _validate(self, step: int) -> None:
         run = self.run
-        found = validate(run).metrics
+        # Those of single kinds of images are for the tables of the end.
+        found = {n: v for n, v in validate(run).metrics.items() if '/' not in n}
         run.last = found
         self._write(step, 'val', found)
         words = ', '.join(f'{name} {value:.4g}' for name, value in found.items())
@@ -153,9 +154,12 @@ def validate(run: Run) -> Evaluation:
 
 
 def is_better(config: Config, new: dict[str, float], old: dict[str, float] | None) -> bool:
-    """Whether the task's metric is better than before; anything is better than nan."""
+    """Whether the task's metric is better than before; anything is better than nan.
+
+    Ranking alone sees no label, so nothing can choose among its steps: the last one stands.
+    """
     name = config.task.best
-    if old is None or not math.isfinite(old[name]):
+    if old is None or config.regime == 'ranking' or not math.isfinite(old[name]):
         return True
     return new[name] < old[name] if config.task.lower_is_better else new[name] > old[name]
 

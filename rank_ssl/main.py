@@ -5,6 +5,7 @@ the signal's number after SIGTERM or SIGINT, when the state has been saved.
 """
 
 import contextlib
+import dataclasses
 import json
 import math
 import pathlib
@@ -40,7 +41,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Trains and evaluates, or evaluates alone; what result.json holds. Data before weights."""
     # Slow imports wait until flags and fields are known to be right.
-    from rank_ssl import data, results, train
+    from rank_ssl import anchor, data
 
     say = logs.Progress(config.steps).message
     with _first_process_first():
@@ -48,6 +49,25 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     splits = data.load_splits(config, *prepared)
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
+    if config.regime == 'ridge':
+        return anchor.run_anchor(config, workdir, splits)
+    *before, last = config.stages() if config.mode == 'train' else [config]
+    for stage in before:
+        folder = workdir / stage.regime
+        last = dataclasses.replace(last, init_from=str(folder))
+        if checkpoint.saved_steps(workdir / 'checkpoints'):
+            continue  # the last stage has begun: what it began from stays as it was
+        say(f'stage {stage.regime} in {folder}')
+        folder.mkdir(exist_ok=True)
+        run_stage(stage, folder, splits)
+    return run_stage(last, workdir, splits)
+
+
+def run_stage(config: Config, workdir: pathlib.Path, splits: Any) -> dict[str, Any]:
+    """One regime from its first step, or from where its workdir left it, to its results."""
+    from rank_ssl import results, train
+
+    say = logs.Progress(config.steps).message
     this = train.create_run(config, workdir, splits)
     step = this.start
     if step is not None:

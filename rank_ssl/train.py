@@ -30,10 +30,16 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     saved = checkpoint.newest(workdir / 'checkpoints')
     if saved is not None:
         _check_same_run(config, workdir, splits, saved[1])
-    network, loaded = build_network(config, pixels=saved and saved[1]['pixels'])
+    before = _before(config) if saved is None else None
+    known = saved or before
+    network, loaded = build_network(config, pixels=known and known[1]['pixels'])
     mesh = parallel.make_mesh()
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     params = initial_params(network, loaded, key=init_key, size=config.task.size)
+    if before is not None:
+        like = {'params': params}
+        folder = pathlib.Path(config.init_from) / 'best'
+        params = checkpoint.restore_step(folder, before[0], like)['params']
     tx = make_optimizer(
         config.optim, params, steps=config.steps, frozen_blocks=config.model.frozen_blocks
     )
@@ -53,6 +59,20 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
         _go_on(run, *saved)
     run.state = parallel.replicate(run.state, mesh)
     return run
+
+
+def _before(config: Config) -> tuple[int, dict[str, Any]] | None:
+    """Step and meta of the run that `init_from` names: the step that its validation chose."""
+    if not config.init_from:
+        return None
+    folder = pathlib.Path(config.init_from)
+    best, newest = checkpoint.newest(folder / 'best'), checkpoint.newest(folder / 'checkpoints')
+    if best is None or newest is None:
+        raise UserError(
+            f'config.init_from={folder} holds no run with a validated step: name the --workdir of '
+            'a finished run'
+        )
+    return best[0], newest[1]
 
 
 def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import optax
 
 # One example of a prepared data set: 'image' u8[H, W, 3] (decoded), 'id' str, 'index' int (its
-# place in the records read), and the data set's own annotations, e.g. 'points' f32[P, 2] in px.
+# place in the records read), and the data set's own annotations, e.g. 'points' f32[P, 2] in px, or
+# what a ladder store keeps beside the image, as bytes.
 Record = Mapping[str, Any]
 
 
@@ -118,6 +119,9 @@ class Task(Protocol):
 
     def label(self, record: Record) -> float:
         """The true value of a record, in `unit`."""
+
+    def published(self, record: Record, value: float) -> float:
+        """A label or prediction in the data set's own scale and direction, for a person to read."""
 
     def view_shape(self, height: int, width: int) -> tuple[int, int]:
         """The (H, W) of the views of an image of this size, multiples of the stride."""

@@ -15,11 +15,13 @@ from rank_ssl.config import (
     Data,
     Model,
     Optim,
+    Pretrain,
     arguments,
     differences,
 )
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
+from rank_ssl.tasks.iqa import IQA
 
 # Field, values that it must refuse, and the rule that the message has to name.
 ABOVE_ZERO = [
@@ -30,11 +32,11 @@ ABOVE_ZERO = [
 FROM_ZERO = [
     'seed', 'eval_every', 'rank_weight', 'margin', 'figure_count', 'data.labels', 'data.workers',
     'data.tiny', 'optim.momentum', 'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
-    'model.frozen_blocks',
+    'model.frozen_blocks', 'pretrain.steps', 'pretrain.rate',
 ]  # fmt: skip
 CHOICES = {
     'mode': 'train, evaluate',
-    'regime': 'multitask, baseline, ranking',
+    'regime': 'multitask, baseline, ranking, finetune, ridge',
     'reduction': 'paper, caffe, mean',
     'optim.name': 'sgd, adam',
     'optim.schedule': 'step, cosine, constant',
@@ -98,7 +100,11 @@ def test_numbers_that_must_not_be_negative(field):
 
 def test_every_number_has_a_rule():
     numbers = {name for name, kind, _ in fields_of(made()) if kind in (int, float)}
-    between = {'data.validation', 'model.blocks'}  # the second is checked with the backbone
+    between = {
+        'data.validation',
+        'data.test_share',
+        'model.blocks',
+    }  # the second is checked with the backbone
     assert numbers - between == set(ABOVE_ZERO) | set(FROM_ZERO)
 
 
@@ -255,7 +261,8 @@ def test_weights_by_default_lie_below_the_data_folder(tmp_path, monkeypatch):
 
 def test_harmless_fields_exist():
     names = [name for name, _, _ in fields_of(made())]
-    names += [f'task.{field.name}' for field in dataclasses.fields(Crowd)]
+    tasks = (Crowd, IQA)
+    names += [f'task.{f.name}' for task in tasks for f in dataclasses.fields(task)]
     assert set(HARMLESS + EVALUATION) <= set(names)
     assert len(set(HARMLESS + EVALUATION)) == len(HARMLESS + EVALUATION)
 
@@ -267,7 +274,7 @@ def test_fields_that_change_what_was_trained_are_not_harmless():
     assert not decisive & set(HARMLESS)
 
 
-@pytest.mark.parametrize('part', [Model, Data, Optim, Config])
+@pytest.mark.parametrize('part', [Model, Data, Optim, Pretrain, Config])
 def test_every_field_says_what_it_is(part):
     source = inspect.getsource(part)
     lines = source.splitlines()
@@ -275,6 +282,6 @@ def test_every_field_says_what_it_is(part):
     fields = [node for node in body if isinstance(node, ast.AnnAssign)]
     assert len(fields) == len(dataclasses.fields(part))
     # The task and the groups of fields: their classes have docstrings.
-    plain = {'task', 'model', 'data', 'optim'}
+    plain = {'task', 'model', 'data', 'optim', 'pretrain'}
     bare = {f.target.id for f in fields if '  # ' not in lines[f.end_lineno - 1]}
     assert bare <= plain

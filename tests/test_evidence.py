@@ -15,7 +15,7 @@ from absl import flags
 from rank_ssl import evidence
 from rank_ssl.config import REGIMES, Config, Data, Optim, differences
 from rank_ssl.errors import UserError
-from rank_ssl.evidence import Cell, compare, interval, make_cells, make_table, settings
+from rank_ssl.evidence import Cell, Values, compare, interval, make_cells, make_table, settings
 from rank_ssl.tasks.crowd import Crowd
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +83,7 @@ def test_arms_with_fields(tmp_path):
 
 
 @pytest.mark.parametrize('arms, seeds, message', [
-    (['wide'], ['0'], '--arms=wide is no regime (multitask, baseline, ranking): give it fields'),
+    (['wide'], ['0'], '--arms=wide is no regime (multitask, baseline, ranking, finetune, ridge): give it fields'),
     (['wide:margin'], ['0'], '--arms=wide:margin is no arm: use a regime or NAME:field=value;'),
     (['a/b:margin=1'], ['0'], '--arms=a/b:margin=1 is no arm'),
     (['..:margin=1'], ['0'], '--arms=..:margin=1 is no arm'),
@@ -245,7 +245,9 @@ def test_the_interval_holds_the_mean_of_the_seeds(tmp_path):
 
 def pairs_of(*differences: float) -> list:
     """For each seed, an arm that errs by 9 and one whose errors differ by so much."""
-    return [((TRUE, TRUE + 9), (TRUE, TRUE + 9 + difference)) for difference in differences]
+    ids = np.arange(len(TRUE))
+    arms = [(TRUE + 9, TRUE + 9 + difference) for difference in differences]
+    return [tuple(Values(TRUE, predicted, ids, ids) for predicted in pair) for pair in arms]
 
 
 def test_seeds_that_disagree_decide_nothing():

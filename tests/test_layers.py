@@ -21,7 +21,7 @@ LAYERS = (
     ('models', 'parallel', 'checkpoint'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train'),
-    ('active', 'predict', 'export', 'bench', 'ablate', 'report', 'results', 'evidence'),
+    ('active', 'predict', 'export', 'bench', 'ablate', 'anchor', 'report', 'results', 'evidence'),
     ('main',),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
@@ -37,6 +37,8 @@ SIBLINGS = {
     ('train', 'data'),
     ('train', 'evaluate'),
     ('train', 'loop'),
+    ('evidence', 'report'),
+    ('anchor', 'results'),
 }
 
 # Who may import a library; every other module of rank_ssl may not.
@@ -46,7 +48,7 @@ ONLY = {'tensorflow_datasets': {'data'}, 'grain': {'data'}}
 NO_JAX = {'ops', 'metrics', 'plots', 'logs'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
-PREPARATION = {'errors', 'ops'}
+PREPARATION = {'errors', 'metrics', 'ops', 'plots'}
 EXPERIMENTS = {'config', 'tasks'}
 
 
@@ -161,9 +163,9 @@ def test_the_table_and_the_tree_are_looked_at():
         (
             'data_prep/ucsd/a.py',
             'from rank_ssl.config import Config',
-            'errors, ops of rank_ssl only',
+            'errors, metrics, ops, plots of rank_ssl only',
         ),
-        ('data_prep/a.py', 'import rank_ssl', 'errors, ops of rank_ssl only'),
+        ('data_prep/a.py', 'import rank_ssl', 'errors, metrics, ops, plots of rank_ssl only'),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, path, code, fault):

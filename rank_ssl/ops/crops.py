@@ -80,6 +80,19 @@ def patch_box(
     return np.array([top, left, top + side, left + side], np.int32)
 
 
+def sub_box(rng: np.random.Generator, shape: tuple[int, int], size: int) -> np.ndarray:
+    """Random square of `size` px, int32 [4] as (y0, x0, y1, x1), uniform over all that fit (4.3).
+
+    Along a side shorter than `size` it starts at 0 and ends beyond the image (`images.extend`).
+    """
+    if size < 1:
+        raise ValueError(f'{size=} must be at least 1 px')
+    height, width = shape
+    top = rng.integers(max(1, height - size + 1))
+    left = rng.integers(max(1, width - size + 1))
+    return np.array([top, left, top + size, left + size], np.int32)
+
+
 def crop_resize(image: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """The part of `image` [H, W, 3] inside `box`, resized to uint8 [size, size, 3]."""
     y0, x0, y1, x1 = box

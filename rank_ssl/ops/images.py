@@ -96,6 +96,19 @@ def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _resize_once(image, size)
 
 
+def extend(image: np.ndarray, side: int) -> np.ndarray:
+    """Image with both sides at least `side` px, [max(H, side), max(W, side), 3].
+
+    What is missing is mirrored at the lower and right border, again and again where the image is
+    smaller than half of it: never rescaled, since that would change the distortions.
+    """
+    height, width = image.shape[:2]
+    below, beside = max(0, side - height), max(0, side - width)
+    if not below and not beside:
+        return image
+    return np.pad(image, ((0, below), (0, beside), (0, 0)), mode='symmetric')
+
+
 def fit_within(image: np.ndarray, side: int) -> np.ndarray:
     """Image whose longer side is at most `side` px, [h, w, 3]; never enlarged, 0 = unchanged."""
     height, width = image.shape[:2]

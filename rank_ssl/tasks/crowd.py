@@ -117,6 +117,10 @@ class Crowd:
         """Persons annotated."""
         return float(record['count'])
 
+    def published(self, record: Record, value: float) -> float:
+        """Persons as they are."""
+        return value
+
     def view_shape(self, height: int, width: int) -> tuple[int, int]:
         """The whole image, bounded by `eval_side`, up to the next multiple of the stride."""
         fitted = images.fitted_shape(height, width, self.eval_side)

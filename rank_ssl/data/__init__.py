@@ -1,0 +1,30 @@
+"""From prepared data sets to mini-batches: TFDS records, grain workers, counter-based randomness.
+
+A batch is a function of (seed, step) alone: example i of step t draws from a Philox generator whose
+counter is (stream, t, i). So batches are the same bits for any number of workers, threads, devices
+and processes, and the position of the data is one number, saved with each checkpoint.
+"""
+
+from rank_ssl.data.batches import Batches, BatchIterator, Examples, view_shapes
+from rank_ssl.data.draws import EVALUATE, FIGURE, LABELED, RANKED, SPLIT, counter_rng
+from rank_ssl.data.records import PreparationRefused, Prepared, Records, prepare
+from rank_ssl.data.splits import Splits, load_splits
+
+__all__ = [
+    'EVALUATE',
+    'FIGURE',
+    'LABELED',
+    'RANKED',
+    'SPLIT',
+    'BatchIterator',
+    'Batches',
+    'Examples',
+    'PreparationRefused',
+    'Prepared',
+    'Records',
+    'Splits',
+    'counter_rng',
+    'load_splits',
+    'prepare',
+    'view_shapes',
+]

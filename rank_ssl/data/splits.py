@@ -1,0 +1,138 @@
+"""Who is trained on, selected on and tested on: seeded draws, by reference where there is one."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from rank_ssl.config import Config, Data
+from rank_ssl.data.draws import SPLIT, counter_rng
+from rank_ssl.data.records import Prepared, Records
+from rank_ssl.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """Who is trained on, selected on and tested on. Test is read by evaluation alone."""
+
+    labeled: Records
+    unlabeled: Records
+    validation: Records
+    test: Records
+    partial: bool  # the copy of the data set is incomplete, by the user's leave
+    fingerprint: str  # of the sources and of the rows chosen
+
+
+def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> Splits:
+    """The splits of a run: validation and the labeled subset are seeded draws from training.
+
+    Images made from one reference stay together (6.1): they are drawn as one. A data set that
+    publishes no test split gives `data.test_share` of its references to it. The rest of the
+    training set serves unlabeled, and so do the folders; what is labeled depends on the seed
+    alone. Raises UserError where a split that is needed would be empty.
+    """
+    data = config.data
+    published = 'test' in main.splits
+    train = main.records('train' if published else 'all')
+    test = main.records('test') if published else train
+    groups = _groups(train, main)
+    rng = counter_rng(config.seed, SPLIT, 0, 0)
+    order = rng.permutation(len(groups))
+    held_out = 0 if published else max(1, round(data.test_share * len(groups)))
+    selecting = max(1, round(data.validation * (len(groups) - held_out)))
+    left = order[held_out + selecting :]
+    _check_left(data, len(groups), len(left), held_out)
+
+    rows = np.concatenate([groups[g] for g in left])
+    if len(rows) > len(left):
+        rows = rng.permutation(rows)  # else the first labels would be of few references
+    if data.labels > len(rows):
+        raise UserError(
+            f'config.data.labels={data.labels} is more than the {len(rows)} training images left '
+            f'by validation (config.data.validation={data.validation}); use at most {len(rows)}'
+        )
+    labels = data.labels or len(rows)
+    chosen = {
+        'validation': _rows(groups, order[held_out : held_out + selecting]),
+        'labeled': rows[:labels],
+        'rest': rows[labels:],
+    }
+    if published:
+        _check_apart(main, train, test)
+        tested = np.arange(len(test))
+    else:
+        tested = chosen['test'] = np.sort(_rows(groups, order[:held_out]))
+    unlabeled = train.take(chosen['rest'] if data.unlabeled_rest else [])
+    if data.unlabeled_labeled:
+        unlabeled += train.take(chosen['labeled'])
+    for folder in folders:
+        unlabeled += folder.records('train')
+    if config.ranked and not len(unlabeled):
+        raise UserError(
+            f'config.data.labels={data.labels} leaves no unlabeled image to rank: set '
+            'config.data.unlabeled_labeled=true, name folders in config.data.unlabeled_dirs, '
+            'or use config.regime=baseline'
+        )
+    return Splits(
+        labeled=train.take(chosen['labeled']),
+        unlabeled=unlabeled,
+        validation=train.take(chosen['validation']),
+        test=test.take(tested[:: data.test_stride]),
+        partial=any(p.report['partial'] for p in (main, *folders)),
+        fingerprint=_fingerprint(main, folders, chosen),
+    )
+
+
+def _groups(records: Records, prepared: Prepared) -> list[np.ndarray]:
+    """Rows that must stay together, in the order of their first one."""
+    if 'reference' not in prepared.features:
+        return [np.array([row]) for row in range(len(records))]
+    members: dict[str, list[int]] = {}
+    for row, record in enumerate(records.annotations):
+        # An image without a reference stands alone; no reference is named like that.
+        members.setdefault(record['reference'] or f'row/{row}', []).append(row)
+    return [np.array(rows) for rows in members.values()]
+
+
+def _rows(groups: Sequence[np.ndarray], places: np.ndarray) -> np.ndarray:
+    return np.concatenate([groups[place] for place in places])
+
+
+def _check_left(data: Data, total: int, left: int, held_out: int) -> None:
+    if left >= 1:
+        return
+    shares = f'config.data.validation={data.validation}'
+    if held_out:
+        shares = f'config.data.test_share={data.test_share} and {shares}'
+        what = f'{total} references'
+    else:
+        what = f'{total} training images'
+    raise UserError(
+        f'{shares} leaves none of the {what} to train on; use less, or prepare more images'
+    )
+
+
+def _check_apart(prepared: Prepared, train: Records, test: Records) -> None:
+    """Raises UserError for a reference that stands in both published splits."""
+    if 'reference' not in prepared.features:
+        return
+    shared = _references(train) & _references(test)
+    if shared:
+        raise UserError(
+            f'reference {min(shared)!r} stands in train and in test of {prepared.report["name"]}: '
+            'a test on it would be no test; put all its images into one split'
+        )
+
+
+def _references(records: Records) -> set[str]:
+    return {record['reference'] for record in records.annotations} - {''}
+
+
+def _fingerprint(main: Prepared, folders: Sequence[Prepared], chosen: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for prepared in (main, *folders):
+        digest.update(prepared.report['fingerprint'].encode())
+    for name, rows in chosen.items():
+        digest.update(f'{name} {rows.tolist()}'.encode())
+    return digest.hexdigest()[:16]
