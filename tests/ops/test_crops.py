@@ -216,3 +216,22 @@ def test_patch_positions_are_uniform_over_all_that_fit():
 def test_patch_bounds_in_the_wrong_order_are_named():
     with pytest.raises(ValueError, match='min_side=9 max_side=8'):
         crops.patch_box(np.random.default_rng(0), (64, 64), min_side=9, max_side=8)
+
+
+def test_sub_images_are_uniform_over_all_that_fit():
+    rng = np.random.default_rng(16)
+    boxes = np.stack([crops.sub_box(rng, (12, 16), 8) for _ in range(9000)])
+    assert (boxes[:, 2:] - boxes[:, :2] == 8).all()
+    cells = np.zeros((5, 9))
+    np.add.at(cells, (boxes[:, 0], boxes[:, 1]), 1)
+    assert scipy.stats.chisquare(cells.ravel()).pvalue > 0.001
+
+
+@pytest.mark.parametrize(('shape', 'expected'), [((6, 8), [0, 0, 8, 8]), ((3, 2), [0, 0, 8, 8])])
+def test_a_sub_image_of_a_smaller_image_starts_at_its_corner(shape, expected):
+    assert crops.sub_box(np.random.default_rng(0), shape, 8).tolist() == expected
+
+
+def test_a_sub_image_has_a_size():
+    with pytest.raises(ValueError, match='size=0 must be at least 1 px'):
+        crops.sub_box(np.random.default_rng(0), (64, 64), 0)

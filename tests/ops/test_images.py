@@ -454,3 +454,23 @@ def test_fit_within_refuses_a_negative_side():
         images.fit_within(_RGB, -1)
     with pytest.raises(ValueError, match='side=-1 must be at least 0 px; use 0 to keep the size'):
         images.fitted_shape(24, 40, -1)
+
+
+@pytest.mark.parametrize('shape', [(5, 9), (9, 5), (3, 4), (1, 1), (8, 8), (20, 3)])
+def test_extend_mirrors_what_is_missing(shape):
+    image = np.arange(np.prod(shape) * 3, dtype=np.uint8).reshape(*shape, 3)
+    found = images.extend(image, 8)
+    assert found.shape == (max(shape[0], 8), max(shape[1], 8), 3)
+    # Along an axis of n px place i shows i, then n - 1, n - 2, ..., 0, 0, 1, ...
+    mirrored = [
+        [*range(n), *reversed(range(n))] * (side // n + 1)
+        for n, side in zip(shape, found.shape, strict=False)
+    ]
+    for y in range(found.shape[0]):
+        for x in range(found.shape[1]):
+            assert (found[y, x] == image[mirrored[0][y], mirrored[1][x]]).all()
+
+
+def test_extend_leaves_a_large_image_alone():
+    image = np.zeros((8, 9, 3), np.uint8)
+    assert images.extend(image, 8) is image
