@@ -9,6 +9,7 @@ import inspect
 import io
 import pathlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, ClassVar
 from unittest import mock
@@ -23,6 +24,8 @@ from data_prep.progress import Progress
 from data_prep.source import TINY_MARKER, BadFile, Listing, Source, bad_files_message, shortfall
 from rank_ssl.errors import UserError
 
+# TFDS keeps the name 'all' for the union of a set's splits: a set with one split is read by it.
+RENAMED = {'all': 'whole'}
 PACKAGES = ('tensorflow-datasets', 'array-record', 'numpy', 'scipy', 'pillow')
 
 
@@ -62,7 +65,10 @@ class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             if missing := shortfall(self.source, self.listing):
                 raise UserError(f'{self.name} in {self.source.folder} is incomplete: {missing}')
         report = self.report or Report(self.source, self.listing or {}, on_bad='error')
-        return {split: self._generate_examples(report, split) for split in self.listing or {}}
+        return {
+            RENAMED.get(split, split): self._generate_examples(report, split)
+            for split in self.listing or {}
+        }
 
     def _source_in(self, dl_manager: tfds.download.DownloadManager) -> Source:
         config = self.builder_config.name
@@ -93,6 +99,21 @@ def crowd_features_spec() -> dict[str, Any]:
     }
 
 
+def score_features_spec() -> dict[str, Any]:
+    """The features every image quality set has; scores as published, whichever way they run."""
+    return {
+        'image': tfds.features.Image(doc='encoded bytes as published'),
+        'id': tfds.features.Text(),
+        'height': tfds.features.Scalar(dtype=np.int32),
+        'width': tfds.features.Scalar(dtype=np.int32),
+        'score': tfds.features.Scalar(dtype=np.float32, doc='as published'),
+        'lower_is_better': tfds.features.Scalar(dtype=np.int32, doc='1 for DMOS, else 0'),
+        'reference': tfds.features.Text(doc='the pristine picture it was made from, or empty'),
+        'kind': tfds.features.Text(doc='type of distortion, or empty'),
+        'level': tfds.features.Scalar(dtype=np.int32, doc='of the distortion, from 1; 0 = unknown'),
+    }
+
+
 class Report:
     """Reads a source's examples and remembers what prepared.json says about them."""
 
@@ -103,6 +124,9 @@ class Report:
         self.splits: dict[str, int] = {}
         self.persons: dict[str, int] = {}
         self.outside: dict[str, int] = {}
+        self.scores: dict[str, tuple[float, float]] = {}  # split -> lowest, highest
+        self.references: dict[str, set[str]] = {}
+        self.kinds: Counter[str] = Counter()
         self.bad: list[str] = []
         self.validator = validate.Validator()
         self.label = f'{source.name} {source.config}'
@@ -119,7 +143,8 @@ class Report:
                 self.bad.append(str(error))
             else:
                 self._count(split, features)
-                self.validator.add(split, features['id'], features['image'], image)
+                group = features.get('reference', '')
+                self.validator.add(split, features['id'], features['image'], image, group=group)
                 yield index, features
             progress.step()
         progress.close()
@@ -131,6 +156,18 @@ class Report:
         for total, key in ((self.persons, 'count'), (self.outside, 'outside')):
             if key in features:
                 total[split] = total.get(split, 0) + features[key]
+        if 'score' in features:
+            self._count_score(split, features)
+
+    def _count_score(self, split: str, features: dict[str, Any]) -> None:
+        score = features['score']
+        low, high = self.scores.get(split, (score, score))
+        self.scores[split] = min(low, score), max(high, score)
+        references = self.references.setdefault(split, set())
+        if features['reference']:
+            references.add(features['reference'])
+        if features['kind']:
+            self.kinds[features['kind']] += 1
 
     def check(self) -> None:
         """Raises UserError that lists the bad files, unless they are to be skipped."""
@@ -155,6 +192,10 @@ class Report:
             'splits': self.splits,
             'persons': self.persons,
             'outside': self.outside,
+            'scale': source.scale.as_json() if source.scale else None,
+            'scores': self.scores,
+            'references': {split: len(names) for split, names in self.references.items()},
+            'kinds': dict(self.kinds),
             'bad_files': self.bad,
             'notes': source.notes,
             'near_duplicates': [d.as_json() for d in self.validator.duplicates()],

@@ -171,12 +171,29 @@ def summary(record: dict[str, Any]) -> list[str]:
     """What a person should know about a set just prepared, as lines."""
     from data_prep import validate
 
-    splits = ', '.join(f'{n} {split}' for split, n in record['splits'].items())
+    parts = [(n, 'images' if split == 'all' else split) for split, n in record['splits'].items()]
+    splits = ', '.join(f'{n} {noun}' for n, noun in parts)
     persons, outside = sum(record['persons'].values()), sum(record['outside'].values())
     crowd = f', {persons} persons ({outside} annotated off the image)' if record['persons'] else ''
-    lines = [f'{record["name"]} {record["config"]}: {splits}{crowd}', *record['notes']]
+    quality = f'; {_quality(record)}' if record['scale'] else ''
+    lines = [f'{record["name"]} {record["config"]}: {splits}{crowd}{quality}', *record['notes']]
     lines += [f'skipped: {bad}' for bad in record['bad_files']]
     return lines + validate.summary(record['near_duplicates'])
+
+
+def _quality(record: dict[str, Any]) -> str:
+    """Such as 'MOS 0.2424..7.214 of 0..9, higher is better; 24 references, ...'."""
+    scale = record['scale']
+    low = min(low for low, _ in record['scores'].values())
+    high = max(high for _, high in record['scores'].values())
+    better = 'lower' if scale['lower_is_better'] else 'higher'
+    line = f'{scale["unit"]} {low:.4g}..{high:.4g} of {scale["low"]:g}..{scale["high"]:g}'
+    counts = {
+        'references': sum(record['references'].values()),
+        'kinds of distortion': len(record['kinds']),
+    }
+    known = ', '.join(f'{number} {noun}' for noun, number in counts.items() if number)
+    return f'{line}, {better} is better; {known or "no references"}'
 
 
 def _accept(prepared: Prepared, on_bad: str) -> pathlib.Path:

@@ -40,10 +40,25 @@ class Item:
     problem: str = ''
 
 
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """How a set's quality scores run as published: declared range, direction and unit."""
+
+    low: float
+    high: float
+    lower_is_better: bool
+    unit: str  # 'MOS', 'DMOS'
+
+    def as_json(self) -> dict[str, Any]:
+        """A JSON-ready dict."""
+        return dataclasses.asdict(self)
+
+
 class Source:
     """Base class of a data set's reader; used as a context manager while examples are read.
 
-    `folder` is what `locate` found, None for a set that is drawn.
+    `folder` is what `locate` found, None for a set that is drawn. `scale` is None for a set without
+    quality scores; where the files themselves declare it, `items` sets it.
     """
 
     name: ClassVar[str]
@@ -54,6 +69,7 @@ class Source:
     needs_folder: ClassVar[bool] = True
     folder_is_identity: ClassVar[bool] = False  # another folder is another set, not a copy
     builder: ClassVar[str]  # class name in NAME.py
+    scale: Scale | None = None
 
     def __init__(self, config: str, folder: pathlib.Path | None, **options: int) -> None:
         self.config = config
@@ -199,4 +215,34 @@ def crowd_features(
         'outside': outside,
         'height': height,
         'width': width,
+    }
+
+
+def score_features(
+    source: Source,
+    id: str,
+    data: bytes,
+    image: np.ndarray,
+    *,
+    score: float,
+    reference: str = '',
+    kind: str = '',
+    level: int = 0,
+) -> dict[str, Any]:
+    """The features of an image with a quality score, from its bytes and its pixels u8[H, W, 3].
+
+    `score` is as published, on `source.scale`; '' and 0 stand for what is not known.
+    """
+    assert source.scale is not None
+    height, width = image.shape[:2]
+    return {
+        'image': data,
+        'id': id,
+        'height': height,
+        'width': width,
+        'score': score,
+        'lower_is_better': int(source.scale.lower_is_better),
+        'reference': reference,
+        'kind': kind,
+        'level': level,
     }

@@ -47,14 +47,19 @@ class Validator:
 
     def __init__(self) -> None:
         self.keys: list[tuple[str, str]] = []
+        self.groups: list[str] = []
         self.digests: list[bytes] = []
         self.hashes: list[int] = []
         self.thumbnails: list[np.ndarray] = []
 
-    def add(self, split: str, id: str, data: bytes, image: np.ndarray) -> None:
-        """Remembers one example: its encoded bytes' digest and its u8[H, W, 3] pixels' hash."""
+    def add(self, split: str, id: str, data: bytes, image: np.ndarray, *, group: str = '') -> None:
+        """Remembers one example: its encoded bytes' digest and its u8[H, W, 3] pixels' hash.
+
+        Within one `group` of a split (versions of one picture) only equal bytes count.
+        """
         gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         self.keys.append((split, id))
+        self.groups.append(group)
         self.digests.append(hashlib.sha256(data).digest())
         self.hashes.append(dhash(gray))
         if len(self.keys) <= PAIRWISE_LIMIT:
@@ -65,7 +70,7 @@ class Validator:
         found = []
         for i, j in self._candidates():
             same = self.digests[i] == self.digests[j]
-            if same or self._alike(i, j):
+            if same or not self._related(i, j) and self._alike(i, j):
                 found.append(Duplicate(self.keys[i], self.keys[j], same))
         return found
 
@@ -73,6 +78,11 @@ class Validator:
         if len(self.keys) > PAIRWISE_LIMIT:
             return _equal_pairs(self.hashes)
         return close_pairs(np.array(self.hashes, np.uint64))
+
+    def _related(self, i: int, j: int) -> bool:
+        """Whether two examples are versions of one picture in the same split."""
+        one_split = self.keys[i][0] == self.keys[j][0]
+        return one_split and self.groups[i] == self.groups[j] != ''
 
     def _alike(self, i: int, j: int) -> bool:
         if len(self.keys) > PAIRWISE_LIMIT:

@@ -1,0 +1,1 @@
+"""BIQ2021: photos with distortions as they occur, with MOS."""

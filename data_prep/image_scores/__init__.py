@@ -1,0 +1,1 @@
+"""Any folder of images with a table of quality scores."""

@@ -1,0 +1,1 @@
+"""TID2013 re-made from Kodak's images: images by calibrated PSNR, scores as published."""
