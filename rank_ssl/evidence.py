@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from rank_ssl import cli, logs, plots
+from rank_ssl import cli, logs, plots, report
 from rank_ssl.config import HARMLESS, REGIMES, Config, differences
 from rank_ssl.errors import UserError
 from rank_ssl.types import Task
@@ -108,7 +108,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     metric = _metric(config.task)
     run_cells(cells, config, metric)
     results = [(cell, _finished(cell, config, metric)) for cell in cells]
-    table = '\n\n'.join([*settings(results), make_table(config.task, results)])
+    table = '\n\n'.join([*settings(results), make_table(config.task, results), *quality(results)])
     (workdir / 'table.md').write_text(table + '\n', encoding='utf-8')
     arms: dict[str, list[float]] = {}
     for cell, result in results:
@@ -214,6 +214,17 @@ def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> st
     first, *others = arms
     differences = [compare(task, arms[first], arms[other]) for other in others]
     return '\n'.join([*lines, '', *(d for d in differences if d)])
+
+
+def quality(results: Sequence[tuple[Cell, dict[str, Any]]]) -> list[str]:
+    """The paper's tables of quality, beside its numbers; none for another task."""
+    prefix = 'test/' if SPLIT.value == 'test' else 'best/val/'
+    if f'{prefix}srocc' not in results[0][1]:
+        return []
+    tables = [report.table1(results, prefix=prefix)]
+    if any(name.startswith(f'{prefix}srocc/') for name in results[0][1]):
+        tables += [report.by_kind_table(results, name, prefix=prefix) for name in ('srocc', 'lcc')]
+    return tables
 
 
 def compare(

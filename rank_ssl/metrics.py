@@ -5,12 +5,22 @@ shapes or the number of bad values. Where a metric is not defined (constant or e
 pair, an empty bin) it is nan, without a warning.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike, NDArray
+
+FEWEST = 3  # images of a kind that have a correlation: two points always lie on a line
+
+
+class Kind(TypedDict):
+    """Correlations over the images of one kind, and their number."""
+
+    lcc: float
+    srocc: float
+    count: int
 
 
 class Bin(TypedDict):
@@ -97,6 +107,23 @@ def by_bin(pred: ArrayLike, target: ArrayLike, edges: ArrayLike) -> list[Bin]:
     return [_bin(x[index == i], y[index == i], bounds[i : i + 2]) for i in range(bounds.size - 1)]
 
 
+def by_kind(pred: ArrayLike, target: ArrayLike, kinds: Sequence[str]) -> dict[str, Kind]:
+    """Correlations of two vectors [N] within each of the `kinds` [N], in their sorted order.
+
+    nan below three images and where a vector is constant. An image of unknown kind, '', is left
+    out.
+    """
+    x, y = _vectors(pred=pred, target=target)
+    labels = np.asarray(kinds, str)
+    if labels.shape != x.shape:
+        raise ValueError(f'kinds {labels.shape} and pred {x.shape} must be of one length')
+    return {
+        kind: _kind(x[labels == kind], y[labels == kind])
+        for kind in np.unique(labels).tolist()
+        if kind
+    }
+
+
 def bootstrap_interval(
     values: ArrayLike,
     *,
@@ -157,6 +184,12 @@ def _codes(segments: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.intp]:
     if labels.shape != shape:
         raise ValueError(f'segments {labels.shape} and scores {shape} must be of one length')
     return np.unique(labels, return_inverse=True)[1]
+
+
+def _kind(x: NDArray[np.float64], y: NDArray[np.float64]) -> Kind:
+    if x.size < FEWEST:
+        return {'lcc': np.nan, 'srocc': np.nan, 'count': x.size}
+    return {'lcc': lcc(x, y), 'srocc': srocc(x, y), 'count': x.size}
 
 
 def _bin(x: NDArray[np.float64], y: NDArray[np.float64], bounds: NDArray[np.float64]) -> Bin:

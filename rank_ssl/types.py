@@ -88,10 +88,13 @@ class Task(Protocol):
     """
 
     size: int  # side of the network's square input, px
-    levels: int  # K, images in a ranked set
     unit: str  # of scores and labels, for tables and figures
     best: str  # the metric that selects the best checkpoint
     lower_is_better: bool  # of that metric
+
+    @property
+    def levels(self) -> int:
+        """K, images in a ranked set; a plain field will do."""
 
     def check(self) -> None:
         """Raises UserError where a setting is out of its range."""

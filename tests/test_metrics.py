@@ -133,6 +133,49 @@ def test_bins_that_miss_a_target_are_refused():
             metrics.by_bin([1], [15], edges)
 
 
+@pytest.mark.filterwarnings('error')
+def test_kinds_by_hand():
+    # Of 'a' the images 0, 2 and 4: (1, 2, 3) against (0, 3, 3), as above; 'b' is constant.
+    pred, target = (
+        [1.0, 5.0, 2.0, 5.0, 3.0, 5.0, 8.0, 9.0],
+        [0.0, 1.0, 3.0, 2.0, 3.0, 3.0, 1.0, 2.0],
+    )
+    found = metrics.by_kind(pred, target, ['a', 'b', 'a', 'b', 'a', 'b', 'c', 'c'])
+    assert list(found) == ['a', 'b', 'c']
+    assert found['a']['lcc'] == pytest.approx(3 / np.sqrt(12), abs=1e-15)
+    assert found['a']['srocc'] == pytest.approx(2.25 / np.sqrt(6.75), abs=1e-15)
+    assert [row['count'] for row in found.values()] == [3, 3, 2]
+    for kind in 'bc':  # two images would correlate perfectly, whatever their scores
+        assert np.isnan([found[kind]['lcc'], found[kind]['srocc']]).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(SEEDS)
+def test_each_kind_is_the_metric_of_its_images_in_any_order(seed):
+    rng = np.random.default_rng(seed)
+    pred, target = rng.normal(size=(2, 40)).astype(np.float32)
+    kinds = rng.choice(['jpeg', 'white_noise', ''], 40)
+    found = metrics.by_kind(pred, target, kinds.tolist())
+    assert list(found) == ['jpeg', 'white_noise']
+    for kind, row in found.items():
+        some = kinds == kind
+        assert row == {
+            'lcc': metrics.lcc(pred[some], target[some]),
+            'srocc': metrics.srocc(pred[some], target[some]),
+            'count': some.sum(),
+        }
+    order = rng.permutation(40)
+    again = metrics.by_kind(pred[order], target[order], kinds[order])
+    for kind, row in again.items():
+        np.testing.assert_allclose([*row.values()], [*found[kind].values()], atol=1e-12)
+
+
+def test_kinds_of_another_length_or_none():
+    with pytest.raises(ValueError, match=r'kinds \(2,\) and pred \(3,\) must be of one length'):
+        metrics.by_kind([1, 2, 3], [1, 2, 3], ['a', 'b'])
+    assert metrics.by_kind([], [], []) == metrics.by_kind([1, 2], [1, 2], ['', '']) == {}
+
+
 def test_bootstrap_interval_equals_scipy():
     values = np.random.default_rng(1).exponential(size=40)
     for statistic, level in ((np.mean, 0.95), (np.median, 0.8)):
@@ -210,6 +253,7 @@ def test_bootstrap_interval_refuses_bad_values():
         metrics.mse,
         metrics.ordered_pair_accuracy,
         lambda x, y: metrics.by_bin(x, y, [0, 10]),
+        lambda x, y: metrics.by_kind(x, y, ['a'] * len(x)),
     ],
 )
 def test_bad_vectors_are_refused_with_shapes_and_counts(metric):

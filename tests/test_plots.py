@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rank_ssl import plots
+from rank_ssl import metrics, plots
 
 
 @pytest.fixture
@@ -166,3 +166,113 @@ def test_paired_joins_the_arms_of_one_seed():
     drawn(axes.figure)
     (axes,) = plots.paired(arms, metric='SROCC', lower_is_better=False).axes
     assert axes.get_ylabel() == 'SROCC (higher is better)'
+
+
+def test_curves_leave_out_what_is_of_one_kind():
+    rows = [{'step': 5, 'val/srocc': 0.9, 'val/srocc/jpeg': 0.8, 'val/lcc/gaussian_blur': 0.7}]
+    assert titles(plots.curves(rows)) == ['validation srocc']
+
+
+def dots(axes):
+    """label -> sorted dots (x, y) of a scatter plot."""
+    return {c.get_label(): sorted(map(tuple, c.get_offsets().tolist())) for c in axes.collections}
+
+
+def test_scores_are_told_apart_by_kind_and_correlated_over_all():
+    kinds = ['jpeg', '', 'white_noise', 'jpeg']
+    figure = plots.scores([1, 2, 3, 9], [0, 3, 3, 9], kinds, unit='MOS')
+    (axes,) = figure.axes
+    want = metrics.lcc([1, 2, 3, 9], [0, 3, 3, 9]), metrics.srocc([1, 2, 3, 9], [0, 3, 3, 9])
+    assert axes.get_title() == f'LCC {want[0]:.3f}, SROCC {want[1]:.3f}, n = 4'
+    assert want[0] != want[1]
+    assert dots(axes) == {'unknown': [(2, 3)], 'jpeg': [(1, 0), (9, 9)], 'white noise': [(3, 3)]}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ['unknown', 'jpeg', 'white noise']
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ('true, MOS', 'predicted, MOS')
+    drawn(figure)
+
+
+def test_24_kinds_have_24_looks(rng):
+    kinds = [f'a_kind_of_distortion_{i:02d}' for i in range(24)]
+    figure = plots.scores(rng.random(24), rng.random(24), kinds, unit='MOS')
+    looks = {
+        (tuple(c.get_facecolor()[0]), c.get_paths()[0].vertices.tobytes())
+        for c in figure.axes[0].collections
+    }
+    assert len(looks) == 24
+    drawn(figure)
+    (legend,), (axes,) = figure.legends, figure.axes
+    assert legend.get_window_extent().x0 > axes.get_window_extent().x1
+
+
+@pytest.mark.parametrize('kinds', [[], ['', '', '']])
+def test_scores_without_kinds_need_no_legend(kinds):
+    figure = plots.scores([1, 2, 3], [100, 300, 200], kinds, unit='DMOS')
+    (axes,) = figure.axes
+    assert not figure.legends
+    assert axes.get_title() == 'LCC 0.500, SROCC 0.500, n = 3'
+    # A ranking network's own scale is shown as it is, not squeezed by the diagonal.
+    assert axes.get_ylim() == (90, 310) and axes.get_xlim() == (0.9, 3.1)
+    drawn(figure)
+
+
+@pytest.mark.filterwarnings('error')
+@pytest.mark.parametrize('values', [([], []), ([1, 2], [3, 3]), ([5], [4])])
+def test_scores_without_a_correlation_are_drawn(values):
+    figure = plots.scores(*values, ['jpeg'] * len(values[0]), unit='MOS')
+    assert figure.axes[0].get_title().startswith('LCC nan, SROCC nan')
+    drawn(figure)
+
+
+def test_levels_show_means_of_each_kind_on_common_scales():
+    levels = [1, 2, 3, 1, 2, 3, 1, 1, 2, 2, 2]
+    kinds = ['jpeg'] * 6 + ['blur'] + ['03'] * 3 + ['jpeg']
+    scores = [9, 4, 1, 7, 4, 3, 0, 4, 2, 2, 7]
+    figure = plots.levels(scores, levels, kinds, true=np.array(scores) * 10)
+    assert titles(figure) == ['03', 'jpeg']  # 'blur' has one level
+    panels, twins = figure.axes[:2], figure.axes[2:]
+    assert [axes.lines[0].get_xydata().tolist() for axes in panels] == [
+        [[1, 4], [2, 2]], [[1, 8], [2, 5], [3, 2]],
+    ]  # fmt: skip
+    assert [axes.lines[0].get_ydata().tolist() for axes in twins] == [[40, 20], [80, 50, 20]]
+    band = panels[1].collections[0].get_paths()[0].vertices
+    assert {tuple(v) for v in band.tolist()} >= {(1, 7), (1, 9), (3, 1), (3, 3)}
+    assert len({axes.get_ylim() for axes in panels}) == len({t.get_ylim() for t in twins}) == 1
+    assert [axes.get_ylabel() for axes in figure.axes] == ['predicted', '', '', 'true']
+    drawn(figure)
+
+
+def test_levels_without_true_scores_have_one_scale(rng):
+    kinds = np.repeat([f'kind_{i}' for i in range(8)], 4)
+    figure = plots.levels(rng.random(32), np.tile(range(4), 8), kinds)
+    assert len(figure.axes) == len(titles(figure)) == 8
+    drawn(figure)
+    assert not plots.levels([1, 2], [0, 1], ['', '']).axes
+    drawn(plots.levels([], [], [], true=[]))
+
+
+def test_ladders_stand_row_by_row_behind_the_pristine_image(rng):
+    image = rng.integers(0, 256, (30, 45, 3), np.uint8)
+    chains = {name: rng.integers(0, 256, (n, 20, 20, 3), np.uint8) for name, n in
+              (('white_noise', 3), ('jpeg', 2))}  # fmt: skip
+    captions = {'jpeg': ['quality 43', 'quality 12'], 'white_noise': ['a', 'b', 'c']}
+    figure = plots.ladders(image, chains, captions)
+    assert titles(figure) == ['white noise', 'a', 'b', 'c', 'jpeg', 'quality 43', 'quality 12']
+    want = [image, *chains['white_noise'], image, *chains['jpeg']]
+    for axes, shown in zip(figure.axes, want, strict=True):
+        np.testing.assert_array_equal(axes.images[0].get_array(), shown)
+    drawn(figure)
+    places = [axes.get_window_extent() for axes in figure.axes]
+    tops = [round(place.y0) for place in places]
+    assert tops == [tops[0]] * 4 + [tops[-1]] * 3 and tops[0] > tops[-1]
+    ends = [(place.x0, place.x1) for place in places[:4]]
+    assert all(a[1] < b[0] for a, b in zip(ends, ends[1:], strict=False))
+    # Pixels stay square.
+    assert places[0].width / places[0].height == pytest.approx(1.5)
+    assert places[1].width == pytest.approx(places[1].height)
+
+
+def test_ladders_refuse_a_chain_without_all_its_captions(rng):
+    made = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match='argument 2 is shorter'):
+        plots.ladders(made[0], {'jpeg': made}, {'jpeg': ['quality 43']})

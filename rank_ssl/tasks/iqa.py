@@ -1,7 +1,6 @@
 """Image quality assessment (section 4): ladders of distortions whose quality has a known order."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -121,7 +120,8 @@ class IQA:
 
     def labeled(self, rng: np.random.Generator, record: Record) -> Labeled:
         """One random sub-image and the score of its image (6.1)."""
-        return Labeled(self._sub_images(rng, record, 1)[0], np.float32(self.label(record)))
+        target = np.array(self.label(record), np.float32)
+        return Labeled(self._sub_images(rng, record, 1)[0], target)
 
     def _sub_images(self, rng: np.random.Generator, record: Record, count: int) -> np.ndarray:
         image = images.extend(record['image'], self.size)
@@ -161,9 +161,8 @@ class IQA:
         if len(set(kinds)) < 2:
             return found
         by_kind = metrics.by_kind(predicted, true, kinds)
-        for name, (kind, values) in itertools.product(found.copy(), by_kind.items()):
-            found[f'{name}/{kind}'] = values[name]
-        return found
+        found |= {f'lcc/{kind}': values['lcc'] for kind, values in by_kind.items()}
+        return found | {f'srocc/{kind}': values['srocc'] for kind, values in by_kind.items()}
 
     def columns(self, record: Record) -> dict[str, Any]:
         """Reference, distortion type and level, as far as they are known."""
@@ -184,12 +183,10 @@ class IQA:
         )
         figures = {'scores': plots.scores(true, predicted, kinds, unit=self.unit)}
         levels = np.array([int(record['level']) for record in records])
-        if (known := levels > 0).any():
+        known = [n for n, kind in enumerate(kinds) if kind and levels[n] > 0]
+        if len({(kinds[n], levels[n]) for n in known}) > len({kinds[n] for n in known}):
             figures['levels'] = plots.levels(
-                predicted[known],
-                levels[known],
-                [kind for kind, use in zip(kinds, known, strict=True) if use],
-                true=true[known],
+                predicted[known], levels[known], [kinds[n] for n in known], true=true[known]
             )
         return figures
 

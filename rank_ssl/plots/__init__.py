@@ -1,0 +1,23 @@
+"""Figures of a run: arrays in, a matplotlib Figure out, and `save` to write it as PNG.
+
+Figures are made with matplotlib's objects alone: no window system, no global state, so threads and
+processes may draw at the same time.
+"""
+
+from rank_ssl.plots.crowd import counts, density_rows
+from rank_ssl.plots.parts import save
+from rank_ssl.plots.quality import levels, scores
+from rank_ssl.plots.ranked import ladders, ranked_set
+from rank_ssl.plots.runs import curves, paired
+
+__all__ = [
+    'counts',
+    'curves',
+    'density_rows',
+    'ladders',
+    'levels',
+    'paired',
+    'ranked_set',
+    'save',
+    'scores',
+]
