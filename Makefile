@@ -58,9 +58,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-## make bench      speed of the data pipeline
+## make bench      speed of the data pipeline and of the ladders
 bench: $(STAMP)
 	$(BIN)/python -m rank_ssl.bench data
+	$(BIN)/python -m rank_ssl.bench ladder
 
 ## make clean      remove caches, build files and runs/demo; environments stay
 clean:
