@@ -26,7 +26,8 @@ from rank_ssl.errors import UserError
 
 # TFDS keeps the name 'all' for the union of a set's splits: a set with one split is read by it.
 RENAMED = {'all': 'whole'}
-PACKAGES = ('tensorflow-datasets', 'array-record', 'numpy', 'scipy', 'pillow')
+PACKAGES = ('tensorflow-datasets', 'array-record', 'numpy', 'scipy', 'pillow',
+            'opencv-python-headless')  # fmt: skip
 
 
 class SourceBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

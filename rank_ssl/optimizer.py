@@ -29,9 +29,10 @@ def make_schedule(optim: Optim, steps: int) -> Callable:
 def make_optimizer(
     optim: Optim, params: Any, *, steps: int, frozen_blocks: int = 0
 ) -> optax.GradientTransformation:
-    """SGD with momentum, or Adam: own rate for the head, decay on kernels, frozen blocks still.
+    """SGD with momentum, or Adam: own rate for new layers, decay on kernels, frozen blocks still.
 
-    The decay is an L2 penalty with SGD, as in the paper's framework, and decoupled with Adam.
+    New are the head's layers but for fc6 and fc7, which have the backbone's rate. The decay is an
+    L2 penalty with SGD, as in the paper's framework, and decoupled with Adam.
     """
     factors = {'frozen': 0.0, 'backbone': 1.0, 'head': optim.head_rate}
     groups = param_groups(params, frozen_blocks=frozen_blocks)

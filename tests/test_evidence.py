@@ -83,7 +83,7 @@ def test_arms_with_fields(tmp_path):
 
 
 @pytest.mark.parametrize('arms, seeds, message', [
-    (['wide'], ['0'], '--arms=wide is no regime (multitask, baseline, ranking, finetune, ridge): give it fields'),
+    (['wide'], ['0'], '--arms=wide is no regime (multitask, baseline, ranking, finetune, ridge)'),
     (['wide:margin'], ['0'], '--arms=wide:margin is no arm: use a regime or NAME:field=value;'),
     (['a/b:margin=1'], ['0'], '--arms=a/b:margin=1 is no arm'),
     (['..:margin=1'], ['0'], '--arms=..:margin=1 is no arm'),

@@ -134,3 +134,16 @@ def test_the_gradients_norm_is_bounded_before_weight_decay(bound, clipped):
         decay = 0.1 * start if name.endswith('kernel') else 0
         expected = start - decay - factor * grads[name]
         np.testing.assert_allclose(found[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+def test_new_layers_alone_have_their_own_rate():
+    layer = {'kernel': np.ones((2, 2), np.float32), 'bias': np.ones(2, np.float32)}
+    params = {
+        'backbone': {'block1_conv1': layer},
+        'head': {'fc6': layer, 'fc7': layer, 'output': layer},
+    }
+    optim = Optim(rate=0.1, momentum=0, weight_decay=0, head_rate=10, schedule='constant')
+    tx = make_optimizer(optim, params, steps=1)
+    updates, _ = tx.update(jax.tree.map(np.ones_like, params), tx.init(params), params)
+    for name, update in leaves(updates).items():
+        np.testing.assert_allclose(update, -1 if 'output' in name else -0.1, rtol=1e-6)

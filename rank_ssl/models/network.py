@@ -11,6 +11,9 @@ from rank_ssl.models.pixels import preprocess
 
 Params = dict[str, Any]
 
+# The layers of a head that belong to the pretrained network, not to the task (4.3).
+PRETRAINED = ('fc6', 'fc7')
+
 
 class Apply(Protocol):
     """apply(params, image u8[H, W, 3]) -> the head's output; `key` turns dropout on."""
@@ -76,14 +79,15 @@ def init_params(network: Network, key: jax.Array, size: int) -> Params:
 def param_groups(params: Params, *, frozen_blocks: int) -> Params:
     """A tree like params with a label per array: 'frozen', 'backbone' or 'head'.
 
-    Frozen are the backbone's block1_conv1 .. up to block number `frozen_blocks`.
+    Frozen are the backbone's block1_conv1 .. up to block number `frozen_blocks`. A head's fc6 and
+    fc7 are 'backbone', also where they were drawn: 'head' are the layers that the task adds.
     """
     frozen = tuple(f'block{b}_' for b in range(1, frozen_blocks + 1))
 
     def label(path: tuple[Any, ...], leaf: Any) -> str:
         top, name = path[0].key, path[1].key
         if top != 'backbone':
-            return 'head'
+            return 'backbone' if name in PRETRAINED else 'head'
         return 'frozen' if frozen and name.startswith(frozen) else 'backbone'
 
     return jax.tree_util.tree_map_with_path(label, params)

@@ -1,6 +1,6 @@
 """VGG feature extractors for ONE image [H, W, C]: the caller vmaps over the mini-batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any
@@ -108,6 +108,27 @@ class VGG(nn.Module):
                 sizes[f'block{b}_conv{c}'] = (inputs, channels[b - 1])
                 inputs = channels[b - 1]
         return sizes
+
+
+def block_features(
+    convs: dict[str, ConvParams],
+    image: jax.Array,
+    *,
+    layout: tuple[int, ...],
+    blocks: Sequence[int],
+    dtype: Any = jnp.float32,
+) -> list[jax.Array]:
+    """What these blocks of a VGG give before their pooling, in one pass over one image [H, W, C].
+
+    Block b gives [H // 2**(b - 1), W // 2**(b - 1), C_b]. `convs` are the network's parameters.
+    """
+    found, x = [], image.astype(dtype)
+    for b in range(1, max(blocks) + 1):
+        x = max_pool2(x) if b > 1 else x
+        names = [f'block{b}_conv{c}' for c in range(1, layout[b - 1] + 1)]
+        x = _run_block([convs[n] for n in names], x, None, pool=False, dtype=dtype)
+        found += [x] if b in blocks else []
+    return found
 
 
 def _draw_kernels(key: jax.Array, sizes: dict[str, tuple[int, int]]) -> dict[str, jax.Array]:

@@ -23,8 +23,9 @@ Convs = dict[str, dict[str, np.ndarray]]
 PICKLES = ('.pth', '.pt', '.pkl', '.pickle', '.bin', '.ckpt', '.th')
 _NPZ_CONV = re.compile(r'block\d+_conv\d+/')
 # torchvision and timm write features.0.weight, timm's features_only features_0.weight.
-_TORCH_CONV = re.compile(r'(?P<prefix>(?:.*\.)?)features[._](?P<rest>\d+\..+)')
-_UNREADABLE = (
+TORCH_CONV = re.compile(r'(?P<prefix>(?:.*\.)?)features[._](?P<rest>\d+\..+)')
+_CHANNELS_CURE = 'use the weights of a VGG with 64, 128, 256, 512, 512 channels'
+UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, SyntaxError),
     *(NotImplementedError, zipfile.BadZipFile, zlib.error, SafetensorError),
 )
@@ -63,7 +64,7 @@ def load_backbone(
     _check_layout(path, arrays, kind, layout, blocks)
     convs: Convs = {}
     for leaf in _kept(kind.leaves(layout), blocks):
-        array = _checked(path, arrays[leaf.key], leaf)
+        array = checked(path, leaf.key, arrays[leaf.key], leaf.shape, cure=_CHANNELS_CURE)
         value = array.transpose(kind.axes) if leaf.name == 'kernel' else array
         convs.setdefault(leaf.conv, {})[leaf.name] = np.ascontiguousarray(value)
     return convs, kind.pixels
@@ -108,19 +109,19 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             pass
         with np.load(path, allow_pickle=False) as file:
             return {key: np.asarray(file[key]) for key in file.files if _NPZ_CONV.match(key)}
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     try:
         with safe_open(path, framework='numpy') as file:
             keys = file.keys()
-            matches = {key: m for key in keys if (m := _TORCH_CONV.fullmatch(key)) is not None}
+            matches = {key: m for key in keys if (m := TORCH_CONV.fullmatch(key)) is not None}
             _check_prefixes(path, {match['prefix'] for match in matches.values()})
             return {f'features.{m["rest"]}': file.get_tensor(key) for key, m in matches.items()}
-    except _UNREADABLE as error:
-        raise _damaged(path, error) from error
+    except UNREADABLE as error:
+        raise damaged(path, error) from error
 
 
 def _check_prefixes(path: Path, prefixes: set[str]) -> None:
@@ -130,7 +131,8 @@ def _check_prefixes(path: Path, prefixes: set[str]) -> None:
         raise UserError(f'config.model.weights={path} {rule}; keep one')
 
 
-def _damaged(path: Path, error: BaseException) -> UserError:
+def damaged(path: Path, error: BaseException) -> UserError:
+    """The error for a file that a reader could not read."""
     reason = ' '.join(str(error).split())[:200] or type(error).__name__
     return UserError(f'config.model.weights={path} cannot be read ({reason}); fetch it again')
 
@@ -201,13 +203,13 @@ def _layout_cure(arrays: dict[str, np.ndarray], kind: _Format) -> str:
     return f'use the weights of one of {", ".join(LAYOUTS)}'
 
 
-def _checked(path: Path, array: np.ndarray, leaf: _Leaf) -> np.ndarray:
-    field = f'config.model.weights={path}: {leaf.key}'
-    if array.shape != leaf.shape:
-        raise UserError(
-            f'{field} has shape {array.shape}, expected {leaf.shape}; use the weights of a VGG '
-            'with 64, 128, 256, 512, 512 channels'
-        )
+def checked(
+    path: Path, key: str, array: np.ndarray, shape: tuple[int, ...], *, cure: str
+) -> np.ndarray:
+    """The array as float32. Raises UserError for another shape, integers or odd values."""
+    field = f'config.model.weights={path}: {key}'
+    if array.shape != shape:
+        raise UserError(f'{field} has shape {array.shape}, expected {shape}; {cure}')
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(f'{field} has dtype {array.dtype}; convert it to a floating type')
     with np.errstate(over='ignore'):

@@ -29,9 +29,7 @@ class IQA:
     """
 
     size: int = 224  # side of a sub-image, px (4.3)
-    ladder: str = (
-        'tid2013'  # 'tid2013' (19 chains of 5 levels, pristine counted), 'live' (4 of 6)
-    )
+    ladder: str = 'tid2013'  # 'tid2013' (19 chains of 5 levels, pristine counted), 'live' (4 of 6)
     chains: str = ''  # those that are ranked, separated by commas; '' = all of the ladder
     crop: str = 'independent'  # a position for each level, or 'aligned': one for the whole ladder
     compat: str = 'paper'  # levels of the paper's appendix, or 'caffe': of the released code

@@ -6,7 +6,7 @@ from flax import linen as nn
 
 from rank_ssl.errors import UserError
 from rank_ssl.models import make_network
-from rank_ssl.models.heads import DensityHead
+from rank_ssl.models.heads import DensityHead, FCHead, PoolHead
 from rank_ssl.models.network import decay_mask, init_params, make_apply, param_groups
 from rank_ssl.models.pixels import CONVENTIONS, preprocess
 
@@ -165,6 +165,29 @@ def test_param_groups_label_frozen_backbone_and_head():
         'block4_conv2': {'backbone'},
     }
     assert 'frozen' not in jax.tree.leaves(param_groups(params, frozen_blocks=0))
+
+
+def test_fc6_and_fc7_are_in_the_backbones_group_and_the_output_in_the_heads():
+    layer = {name: {'kernel': name, 'bias': name} for name in ('backbone', 'head')}
+    net = network(FCHead(features=4), last_pool=True)
+    groups = param_groups(random_params(net), frozen_blocks=5)
+    assert groups['head'] == {
+        'fc6': layer['backbone'],
+        'fc7': layer['backbone'],
+        'output': layer['head'],
+    }
+    assert set(jax.tree.leaves(groups['backbone'])) == {'frozen'}
+    groups = param_groups(random_params(network(PoolHead())), frozen_blocks=0)
+    assert groups['head'] == {'output': layer['head']}
+
+
+def test_a_scoring_head_sees_one_image_with_and_without_dropout():
+    for head in (FCHead(features=8), PoolHead()):
+        net, image = network(head, last_pool=True), photo(32, 32, 3)
+        params, apply = random_params(net), jitted(net)
+        score = apply(params, image)
+        assert score.shape == () and score == apply(params, image)
+        assert score != apply(params, image, key=jax.random.key(1))
 
 
 def test_frozen_labels_match_the_arrays_without_gradient():

@@ -9,6 +9,7 @@ from rank_ssl.models.vgg import (
     LAYOUTS,
     VGG,
     block_channels,
+    block_features,
     conv3x3,
     keep_valid,
     max_pool2,
@@ -246,3 +247,23 @@ def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
     assert 0 < error < 0.05 * float(jnp.abs(expected).max())
     grads = jax.eval_shape(jax.grad(lambda p: half.apply(p, image).astype('f4').sum()), params)
     assert {a.dtype for a in jax.tree.leaves(grads)} == {jnp.dtype('float32')}
+
+
+@pytest.mark.parametrize('blocks', [(3, 4, 5), (2,), (4, 1)])
+def test_block_features_are_those_of_networks_that_end_there(blocks):
+    image = images(35, 50, 3)
+    params = random_params(VGG(LAYOUTS['vgg11'], width=0.1))['params']
+    found = block_features(params, image, layout=LAYOUTS['vgg11'], blocks=blocks)
+    assert len(found) == len(blocks)
+    for b, features in zip(sorted(blocks), found, strict=True):
+        kept = {n: a for n, a in params.items() if int(n[len('block')]) <= b}
+        net = VGG(LAYOUTS['vgg11'], width=0.1, blocks=b)
+        expected = run(net, {'params': kept}, image)
+        scale = float(jnp.abs(expected).max())
+        np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-5 * scale)
+
+
+def test_block_features_are_one_pass():
+    image, params = images(32, 32, 3), shapes_of(VGG(width=0.1))['params']
+    features = lambda params: block_features(params, image, layout=(2, 2, 3, 3, 3), blocks=(1, 5))  # noqa: E731
+    assert count_convs(features, params) == 13

@@ -1,0 +1,1 @@
+"""The Waterloo Exploration Database with the costly levels of its distortion ladders."""
