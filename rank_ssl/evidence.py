@@ -177,17 +177,26 @@ def setting(result: dict[str, Any]) -> str:
     """The scale of one run in words."""
     config = result['config']
     model, data, optim = config['model'], config['data'], config['optim']
+    size = config['task']['size']
     name = f'{data["dataset"]} {data["part"]}'.strip()
     start = 'from scratch' if model['weights'] == 'none' else 'from ImageNet weights'
+    if config['regime'] == 'ridge':
+        training = f'{model["backbone"]} {start}, frozen, 224 px; ridge regression on its features'
+        return f'{_images(name, result)}; {training}; {result["device"]}'
     ranking = f', margin {config["margin"]:g}, rank weight {config["rank_weight"]:g}'
+    return (
+        f'{_images(name, result)}; {model["backbone"]} of width {model["width"]:g} {start}, '
+        f'{model["frozen_blocks"]} blocks frozen, {size} px; {config["steps"]} steps of '
+        f'{optim["name"]} at {optim["rate"]:g}, reduction {config["reduction"]}'
+        f'{ranking if config["regime"] in ("multitask", "ranking") else ""}; {result["device"]}'
+    )
+
+
+def _images(name: str, result: dict[str, Any]) -> str:
     return (
         f'{name}{" (an incomplete copy)" if result["partial_data"] else ""}; '
         f'{result["labeled_images"]} labeled and {result["unlabeled_images"]} unlabeled images, '
-        f'{result["validation_images"]} for validation, {result["test_images"]} for test; '
-        f'{model["backbone"]} of width {model["width"]:g} {start}, {model["frozen_blocks"]} blocks '
-        f'frozen, {config["task"]["size"]} px; {config["steps"]} steps of {optim["name"]} at '
-        f'{optim["rate"]:g}, reduction {config["reduction"]}'
-        f'{ranking if config["regime"] in ("multitask", "ranking") else ""}; {result["device"]}'
+        f'{result["validation_images"]} for validation, {result["test_images"]} for test'
     )
 
 

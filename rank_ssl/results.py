@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from rank_ssl import logs, plots
-from rank_ssl.data import FIGURE, Examples, counter_rng
+from rank_ssl.config import Config
+from rank_ssl.data import FIGURE, Examples, Splits, counter_rng
 from rank_ssl.evaluate import Evaluation
 from rank_ssl.train import Run
 
@@ -57,21 +58,27 @@ def finish(run: Run, *, params_sha256: str) -> dict[str, Any]:
 
 def run_facts(run: Run) -> dict[str, Any]:
     """What a table has to name beside the numbers."""
-    config, splits = run.config, run.splits
+    return {
+        'skipped_steps': int(run.state.skipped),
+        'seconds': round(run.seconds, 3),
+        'images_per_second': run.images_per_second,
+        'compiled_eval_shapes': run.evaluator.compiled_shapes,
+        **facts(run.config, run.splits),
+    }
+
+
+def facts(config: Config, splits: Splits) -> dict[str, Any]:
+    """Those of them that are known before a run."""
     device = jax.devices()[0]
     return {
         'regime': config.regime,
         'seed': config.seed,
-        'skipped_steps': int(run.state.skipped),
-        'seconds': round(run.seconds, 3),
-        'images_per_second': run.images_per_second,
         'labeled_images': len(splits.labeled),
         'unlabeled_images': len(splits.unlabeled) if config.ranked else 0,
         'validation_images': len(splits.validation),
         'test_images': len(splits.test),
         'partial_data': splits.partial,
         'data_fingerprint': splits.fingerprint,
-        'compiled_eval_shapes': run.evaluator.compiled_shapes,
         'device': f'{jax.device_count()} x {device.device_kind} ({device.platform})',
         'processes': jax.process_count(),
         'config': config.to_dict(),
