@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import json
 import math
 import subprocess
@@ -377,3 +378,44 @@ def test_the_grid_as_a_command(tmp_path):
         assert 'far - baseline: test/mae ' in done.stdout
     config = json.loads((tmp_path / 'far' / 'seed_0' / 'config.json').read_text())
     assert (config['regime'], config['margin']) == ('multitask', 5)
+
+
+def made_quality(workdir: Path, arm: str, seed: int, srocc: float) -> tuple[Cell, dict]:
+    """A finished cell of image quality whose types score `srocc` and a tenth less."""
+    cell, result = made_cell(workdir, arm, seed, np.arange(8.0))
+    found = {'test/lcc': srocc, 'test/srocc': srocc}
+    for name, kind, less in itertools.product(('lcc', 'srocc'), ('jpeg', 'white_noise'), (0.1,)):
+        found[f'test/{name}/{kind}'] = srocc - less * (kind == 'jpeg')
+    config = {**result['config'], 'data': {**result['config']['data'], 'dataset': 'tid2013_kodak'}}
+    return cell, {**result, **found, 'config': config}
+
+
+def test_quality_has_the_tables_of_the_paper(tmp_path):
+    results = [made_quality(tmp_path, 'baseline', seed, 0.5 + seed / 5) for seed in (0, 1)]
+    one, *by_kind = evidence.quality(results)
+    assert '0.600' in one and '0.141' in one and '.612' in one
+    assert all('0.500' in table and '0.600' in table for table in by_kind) and len(by_kind) == 2
+    assert 're-made' in one
+    columns = make_table(TASK, results).splitlines()[0]
+    assert 'test srocc' in columns and 'jpeg' not in columns
+
+
+def test_counting_has_no_tables_of_quality(tmp_path):
+    assert evidence.quality([made_cell(tmp_path, 'baseline', 0, np.ones(8))]) == []
+
+
+def test_images_of_one_reference_are_drawn_together():
+    groups = np.array(['a', 'a', 'b', 'b', 'b', 'c'])
+    values = Values(np.arange(6.0), np.arange(6.0), np.arange(6), groups)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        drawn = groups[evidence._places(rng, values)]
+        counts = {group: int((drawn == group).sum()) for group in 'abc'}
+        assert counts['a'] % 2 == counts['b'] % 3 == 0
+        assert counts['a'] // 2 + counts['b'] // 3 + counts['c'] == 3
+
+
+def test_a_field_of_an_arm_may_name_the_grids_folder_and_the_seed(tmp_path):
+    arms = ['ranking', 'tuned:init_from={workdir}/ranking/seed_{seed}']
+    cells = make_cells(arms, ['3'], tmp_path)
+    assert cells[1].fields == (f'--config.init_from={cells[0].folder}',)

@@ -1,6 +1,7 @@
 """What README.md shows works as it stands there."""
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 
@@ -74,3 +75,20 @@ def test_every_file_it_names_is_there():
     typed = re.findall(r'--config=(experiments/\w+\.py)', README)
     assert linked and typed
     assert all((ROOT / name).exists() for name in linked + typed)
+
+
+def test_the_own_scores_can_be_prepared(tmp_path):
+    from PIL import Image
+
+    from data_prep import prepare
+
+    table = re.search(r'```\n(image,score\n.*?)```', README, re.S).group(1)
+    for row in table.splitlines()[1:]:
+        path = tmp_path / 'mine' / row.split(',')[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)).save(path)
+    (tmp_path / 'mine' / 'scores.csv').write_text(table)
+    arguments = [f'--manual_dir={tmp_path / "mine"}', f'--data_dir={tmp_path / "made"}']
+    assert prepare.main(['image_scores', *arguments]) == 0
+    (record,) = (tmp_path / 'made').rglob('prepared.json')
+    assert json.loads(record.read_text())['splits'] == {'all': 2}
