@@ -17,8 +17,8 @@ from rank_ssl.ops import distortions, images, ladders
 
 SIDE = 224  # px
 LEVELS = {'live': distortions.LIVE, 'tid2013': distortions.TID2013}
-NOISE = 2011.0  # images a second, OpenCV's white noise on the machine of the next two
-LIVE_TARGET = 3.0  # times the peers' best four-type ladder, in the same run and on that machine
+NOISE = 2011.0  # images a second of OpenCV's white noise where the next two rates were measured
+LIVE_TARGET = 3.0  # times the peers' best four-type ladder, in the same run and at that rate
 LIVE_PEERS = 197.0  # images a second there, with JPEG2000 as libraries make it by default
 TID2013_TARGET = 400.0  # crops a second there
 

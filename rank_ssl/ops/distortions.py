@@ -104,9 +104,16 @@ def apply(
     compression ratio, number of patches, blocks or colours, shift, factor. Quality and numbers
     are rounded. From one state of `rng` Gaussian noise is the same field at every variance, and
     more patches or blocks are those of fewer and others.
+
+    Raises:
+      UserError: no chain or compat of that name.
+      ValueError: a value that is not finite or out of the chain's range, or an image that is not
+        uint8 [H, W, 3].
     """
     _check_names(name, compat)
     _check_image(image)
+    if not math.isfinite(value):
+        raise ValueError(f'{name} {value=} must be finite')
     return _apply(rng, image, name, value, compat, None)
 
 

@@ -58,11 +58,24 @@ def test_the_chains_have_their_names_levels_and_numbers():
     ('name', 'values'),
     [
         ('white_noise', [0.001, 0.005, 0.01, 0.05]),
+        ('colour_noise', [0.0140, 0.0198, 0.0343, 0.0524]),
+        ('high_frequency_noise', [0.001, 0.005, 0.01, 0.05]),
+        ('impulse_noise', [0.005, 0.01, 0.05, 0.1]),
         ('quantization_noise', [27, 39, 55, 76]),
+        ('gaussian_blur', [1.2, 2.5, 6.5, 15.2]),
+        ('denoising', [0.001, 0.005, 0.01, 0.05]),
+        ('jpeg', [43, 12, 7, 4]),
         ('jpeg2000', [52, 150, 343, 600]),
+        ('pattern_noise', [30, 70, 150, 300]),
+        ('blockwise', [2, 4, 8, 16]),
         ('mean_shift_down', [-15, -30, -45, -60]),
+        ('mean_shift_up', [15, 30, 45, 60]),
+        ('contrast_down', [0.85, 0.7, 0.55, 0.4]),
         ('contrast_up', [1.2, 1.4, 1.6, 1.8]),
+        ('saturation', [0.4, 0, -0.4, -0.8]),
         ('multiplicative_noise', [0.05, 0.09, 0.13, 0.2]),
+        ('colour_quantization', [64, 32, 16, 8]),
+        ('chromatic_aberration', [2, 6, 10, 14]),
         ('live_blur', [7 / 6, 15 / 6, 39 / 6, 91 / 6, 199 / 6]),
         ('live_noise', [2**-10, 2**-7.5, 2**-5.5, 2**-3.5, 1]),
         ('live_jpeg', [43, 12, 7, 4, 0]),
@@ -70,6 +83,7 @@ def test_the_chains_have_their_names_levels_and_numbers():
     ],
 )
 def test_values_are_the_papers(name, values):
+    assert len(values) == (distortions.TID2013 | distortions.LIVE)[name]
     found = [distortions.value(name, level) for level in range(1, len(values) + 1)]
     np.testing.assert_allclose(found, values)
 
@@ -381,3 +395,10 @@ def test_mistakes_are_named(call, error, words, pictures):
     with pytest.raises(error, match=words) as caught:
         call(pictures[0])
     assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('name', [*distortions.TID2013, *distortions.LIVE])
+@pytest.mark.parametrize('bad', [float('nan'), float('inf')])
+def test_a_value_that_is_not_finite_is_refused(name, bad):
+    with pytest.raises(ValueError, match=f'{name} value=.* must be finite'):
+        distortions.apply(np.random.default_rng(0), np.zeros((8, 8, 3), np.uint8), name, bad)
