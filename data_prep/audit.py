@@ -3,21 +3,24 @@
 Every chain of the ladder is made of the images of a folder. Prints, as markdown, the mean PSNR,
 SSIM and damaged area at each level, and the share of pairs of levels that stand in the wrong order
 by each of them, on whole images and on the random crops that training sees. With --out also writes
-DIR/audit.md and DIR/ladders.png, all chains of the first image.
+DIR/audit.md and DIR/ladders.png, all chains of the first image. Images that can't be measured are
+left out and listed on stderr.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import concurrent.futures
 import functools
 import importlib.util
+import itertools
 import os
 import pathlib
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -91,10 +94,11 @@ def audit(args: argparse.Namespace) -> None:
         if not os.access(out, os.W_OK):
             raise UserError(f'--out={args.out} is read-only: name a folder that can be written to')
     chains = tuple(LADDERS[args.ladder])
-    found: dict[str, list[Measured]] = {chain: [] for chain in chains}
-    for chain, measured in measure_all(paths, chains, compat=args.compat, seed=args.seed):
-        found[chain].append(measured)
-    text = f'{heading(args, len(paths))}\n\n{levels_table(found)}\n\n{order_table(found)}'
+    found, bad = _collect(measure_all(paths, chains, compat=args.compat, seed=args.seed))
+    for message in bad:
+        say(f'left out: {message}')
+    head = heading(args, len(paths) - len(bad), len(bad))
+    text = f'{head}\n\n{levels_table(found)}\n\n{order_table(found)}'
     print(text, flush=True)
     if out:
         (out / 'audit.md').write_text(f'{text}\n', encoding='utf-8')
@@ -112,39 +116,81 @@ def find(folder: pathlib.Path, count: int | None) -> list[pathlib.Path]:
     return paths[:count]
 
 
+def _collect(
+    measured: Iterator[tuple[str, Measured | BadFile]],
+) -> tuple[dict[str, list[Measured]], list[str]]:
+    """Measurements by chain, the pixels of the first image alone, and what is wrong with others.
+
+    Raises UserError where no image can be measured.
+    """
+    found: dict[str, list[Measured]] = {}
+    bad: dict[str, None] = {}  # in order; each chain meets the same fault
+    for chain, one in measured:
+        if isinstance(one, BadFile):
+            bad[str(one)] = None
+            continue
+        every = found.setdefault(chain, [])
+        every.append(one._replace(centre=one.centre[:0].copy()) if every else one)
+    if not found:
+        more = f' ({len(bad)} images, none of them usable)' if len(bad) > 1 else ''
+        raise UserError(f'{next(iter(bad))}{more}')
+    return found, list(bad)
+
+
 def measure_all(
     paths: Sequence[pathlib.Path], chains: Sequence[str], *, compat: str, seed: int
-) -> Iterator[tuple[str, Measured]]:
-    """(chain, what was measured) for every chain of every image, one core each, in order."""
+) -> Iterator[tuple[str, Measured | BadFile]]:
+    """(chain, what was measured or why not) of every chain of every image, one core each, in order.
+
+    Works two tasks per core ahead: memory does not grow with the number of images.
+    """
     tasks = [(i, path, chain) for i, path in enumerate(paths) for chain in chains]
     # A few images, because neighbouring tasks share one.
     read = functools.lru_cache(maxsize=4)(_read)
 
-    def run(task: tuple[int, pathlib.Path, str]) -> Measured:
+    def run(task: tuple[int, pathlib.Path, str]) -> Measured | BadFile:
         i, path, chain = task
+        try:
+            image = read(path)
+        except BadFile as error:
+            return error
         key = np.random.SeedSequence([seed, i, chains.index(chain)])
         rng = np.random.Generator(np.random.Philox(key))
-        return measure(rng, read(path), chain, compat=compat)
+        return measure(rng, image, chain, compat=compat)
 
     progress = Progress('audit', len(tasks))
-    pool = concurrent.futures.ThreadPoolExecutor(os.cpu_count() or 1)
+    usable = False
+    for task, measured in zip(tasks, _in_threads(run, tasks), strict=True):
+        progress.step()
+        usable = usable or isinstance(measured, Measured)
+        yield task[2], measured
+    if usable:
+        progress.close()
+
+
+def _in_threads(run: Callable[[Any], Any], tasks: Sequence[Any]) -> Iterator[Any]:
+    """The results in order; at most two tasks per core are begun or wait to be taken."""
+    workers = os.cpu_count() or 1
+    pool = concurrent.futures.ThreadPoolExecutor(workers)
+    ahead: collections.deque[concurrent.futures.Future[Any]] = collections.deque()
+    waiting = iter(tasks)
     try:
-        for task, measured in zip(tasks, pool.map(run, tasks), strict=True):
-            progress.step()
-            yield task[2], measured
+        for _ in tasks:
+            for task in itertools.islice(waiting, 2 * workers - len(ahead)):
+                ahead.append(pool.submit(run, task))
+            yield ahead.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
-    progress.close()
 
 
 def _read(path: pathlib.Path) -> np.ndarray:
     try:
         image = read_image(path)[1]
     except BadFile as error:
-        raise UserError(f'{error}: mend or remove it') from error
+        raise BadFile(f'{error}: mend or remove it') from error
     if min(image.shape[:2]) < WINDOW:
         size = ' x '.join(map(str, image.shape[:2]))
-        raise UserError(f'{path} has {size} px, SSIM needs {WINDOW}: remove it')
+        raise BadFile(f'{path} has {size} px, SSIM needs {WINDOW}: remove it')
     return image
 
 
@@ -208,11 +254,12 @@ def out_of_order(values: np.ndarray) -> tuple[float, float]:
     return float((first < second).mean()), float((first == second).mean())
 
 
-def heading(args: argparse.Namespace, count: int) -> str:
-    """What was measured, as markdown."""
+def heading(args: argparse.Namespace, count: int, bad: int = 0) -> str:
+    """What was measured, on `count` images, as markdown; `bad` others were left out."""
     noun = 'image' if count == 1 else 'images'
+    others = f', {bad} left out as unusable' if bad else ''
     return (
-        f'# The {args.ladder} ladder on {count} {noun} of {args.folder}\n\n'
+        f'# The {args.ladder} ladder on {count} {noun} of {args.folder}{others}\n\n'
         f'Levels: {args.compat}. Seed: {args.seed}. PSNR is over all channels, SSIM the mean over '
         f'the channels with a Gaussian window of sigma 1.5 px; a pixel is damaged that changed in '
         f'any channel. Crops: {SIZE} px, {DRAWS} draws of each chain and image, each level at a '
@@ -221,14 +268,18 @@ def heading(args: argparse.Namespace, count: int) -> str:
 
 
 def levels_table(found: Mapping[str, Sequence[Measured]]) -> str:
-    """Means over the images at levels 1, 2, ... of each chain, as markdown."""
+    """Means over the images at levels 1, 2, ... of each chain, as markdown.
+
+    A chain that leaves an image as it is has an infinite PSNR, which the mean leaves out.
+    """
     rows = [
         ['TID2013', 'chain', 'PSNR, dB', 'SSIM', 'damaged area, %', 'of crops, %'],
         ['---'] * 6,
         ['', 'near TID2013', TID2013_PSNR, '', '', ''],
     ]
     means = {chain: _means(every) for chain, every in found.items()}
-    means['mean of all chains'] = np.mean(list(means.values()), 0)
+    label, mean = _over_chains(list(means.values()))
+    means[label] = mean
     for chain, values in means.items():
         texts = [
             ' / '.join(f'{v:.{digits}f}' for v in row)
@@ -243,6 +294,17 @@ def _means(every: Sequence[Measured]) -> np.ndarray:
     whole = np.mean([one.whole for one in every], 0)
     area = np.mean([one.cropped[:, 2] for one in every], (0, 1))
     return np.stack([*whole[:2], 100 * whole[2], 100 * area])[:, 1:]
+
+
+def _over_chains(means: Sequence[np.ndarray]) -> tuple[str, np.ndarray]:
+    """The title and the mean f64[4, K - 1] over the chains, its PSNR over the finite ones."""
+    mean = np.mean(means, 0)
+    finite = [one[0] for one in means if np.isfinite(one[0]).all()]
+    if len(finite) == len(means):
+        return 'mean of all chains', mean
+    if finite:
+        mean[0] = np.mean(finite, 0)
+    return f'mean of all chains, PSNR of {len(finite)} of {len(means)}', mean
 
 
 def order_table(found: Mapping[str, Sequence[Measured]]) -> str:

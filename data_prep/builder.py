@@ -128,7 +128,7 @@ class Report:
         self.scores: dict[str, tuple[float, float]] = {}  # split -> lowest, highest
         self.references: dict[str, set[str]] = {}
         self.kinds: Counter[str] = Counter()
-        self.bad: list[str] = []
+        self._bad: dict[str, None] = {}  # in order; one file may serve many examples
         self.validator = validate.Validator()
         self.label = f'{source.name} {source.config}'
 
@@ -141,7 +141,7 @@ class Report:
             try:
                 features, image = self.source.read(item, split, index)
             except BadFile as error:
-                self.bad.append(str(error))
+                self._bad[str(error)] = None
             else:
                 self._count(split, features)
                 group = features.get('reference', '')
@@ -151,6 +151,11 @@ class Report:
         progress.close()
         if not self.splits[split]:
             raise UserError(bad_files_message(f'{self.label} {split}: no usable example', self.bad))
+
+    @property
+    def bad(self) -> list[str]:
+        """What is wrong with each bad file."""
+        return list(self._bad)
 
     def _count(self, split: str, features: dict[str, Any]) -> None:
         self.splits[split] += 1

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import pathlib
 
+from rank_ssl.errors import UserError
+
 
 def by_lower_name(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """The files of a folder by their names in lower case; none where there is no folder."""
+    """The files of a folder by their names in lower case; none where there is no folder.
+
+    Raises UserError for two names that differ in case alone: either could be meant.
+    """
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    return {
-        path.name.lower(): path
-        for path in paths
-        if not path.name.startswith('.') and not path.is_dir()
-    }
+    files: dict[str, pathlib.Path] = {}
+    for path in paths:
+        if path.name.startswith('.') or path.is_dir():
+            continue
+        if other := files.get(path.name.lower()):
+            raise UserError(
+                f'{folder} holds {other.name} and {path.name}, names that differ in case alone; '
+                'remove or rename one'
+            )
+        files[path.name.lower()] = path
+    return files
 
 
 def child(folder: pathlib.Path, name: str) -> pathlib.Path:

@@ -3,7 +3,8 @@
 The last line on stdout is the absolute path of the prepared TFDS version folder; all else goes to
 stderr. A person's mistake ends with exit code 2 and one line on stderr, below it the expected
 folder tree where that helps. Where neither --manual_dir nor $RANK_SSL_DATA names a folder, the only
-prepared copy of a set stands in for it; a named folder that lacks the set is an error.
+prepared copy of a set stands in for it; a named folder that lacks the set is an error. A set that
+takes any image it finds (image_folder, ladders) asks for --manual_dir.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def prepare(args: argparse.Namespace) -> pathlib.Path:
         config, options = _tiny(source, config, options, args)
     folder = None
     if source.needs_folder:
-        named = args.manual_dir or os.environ.get('RANK_SSL_DATA') or None
+        named = _named(source, args)
         folder = _locate(source, config, named)
         if folder is None:
             return _fallback(source, config, named, data_dir, args)
@@ -90,6 +91,16 @@ def _tiny(
     tiny.write(source, folder, config=config, count=args.tiny, seed=options.pop('seed', 0))
     args.manual_dir, args.allow_partial = str(folder), True
     return config, options
+
+
+def _named(source: type[Source], args: argparse.Namespace) -> str | None:
+    """The folder that --manual_dir or, where that may be, $RANK_SSL_DATA names."""
+    if source.takes_all and not args.manual_dir:
+        raise UserError(
+            f'{source.name} needs --manual_dir=DIR, whose images are all taken; '
+            '$RANK_SSL_DATA, which holds labelled ones too, does not stand in for it'
+        )
+    return args.manual_dir or os.environ.get('RANK_SSL_DATA') or None
 
 
 def _locate(source: type[Source], config: str, named: str | None) -> pathlib.Path | None:

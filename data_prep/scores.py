@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+import struct
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_prep.source import BadFile, Item, Scale, Source, read_image, score_features
-from data_prep.tables import Table
+from data_prep.tables import Table, number
 
 if TYPE_CHECKING:
     import numpy as np
+
+OPTIONAL = ('reference', 'kind', 'level', 'split')  # columns that a score table may have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,35 +80,47 @@ class ScoreSource(Source):
 
 def parse_score(text: str, scale: Scale | None, *, column: str = 'score') -> float:
     """The score in a text; ValueError with fault and cure where it is no number on the scale."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = number(text)
+    if math.isnan(value):
         cure = 'write the score or remove the row'
         raise ValueError(f'{column}={text!r} is not a finite number; {cure}')
+    try:
+        struct.pack('<f', value)
+    except OverflowError:
+        cure = 'give the scores another unit'
+        raise ValueError(f'{column}={text} is beyond 32-bit numbers; {cure}') from None
     if scale and not scale.low <= value <= scale.high:
         declared = f'the declared range {scale.low:g}..{scale.high:g}'
         raise ValueError(f'{column}={text} is outside {declared}; correct one of them')
     return value
 
 
-def parse_rows(table: Table, *, column: str, scale: Scale | None) -> list[Entry]:
-    """The entries of a table with the columns image, `column` and perhaps reference, kind, ...
+def parse_rows(
+    table: Table,
+    *,
+    column: str,
+    scale: Scale | None,
+    optional: Collection[str] = OPTIONAL,
+    name: Callable[[str], str] = str,
+    key: Callable[[str], str] = str,
+) -> list[Entry]:
+    """The entries of a table with the columns image, `column` and perhaps those of `optional`.
 
-    Faults, a second row of one image among them, are added to `table.faults`.
+    Faults, a second row of one image among them, are added to `table.faults`. `name` gives the
+    image's path from its text or raises ValueError, `key` is equal where two paths are one file's.
     """
     entries: dict[str, Entry] = {}
+    kept = {'image', column, *optional}
     for row, fields in table.rows:
+        fields = {title: text for title, text in fields.items() if title in kept}
         try:
-            entry = _entry(row, fields, column, scale)
-            if entry.image in entries:
-                first = entries[entry.image]
+            entry = _entry(row, {**fields, 'image': name(fields['image'])}, column, scale)
+            first = entries.setdefault(key(entry.image), entry)
+            if first is not entry:
                 raise ValueError(
                     f'{entry.image!r} stands in row {first.row} already, there with '
                     f'{column}={first.label.score:g}; keep one row for each image'
                 )
-            entries[entry.image] = entry
         except ValueError as error:
             table.faults.append((row, str(error)))
     return list(entries.values())
@@ -131,10 +146,7 @@ def _image(name: str) -> str:
 
 
 def _level(text: str) -> int:
-    try:
-        value = float(text or 0)  # spreadsheets write 3.0 where other rows are empty
-    except ValueError:
-        value = math.nan
+    value = number(text or '0')  # spreadsheets write 3.0 where other rows are empty
     if not (0 <= value < 2**31 and value == int(value)):
         raise ValueError(f'level={text!r} is no whole number from 0; write one or leave it empty')
     return int(value)

@@ -68,6 +68,7 @@ class Source:
     options: ClassVar[Mapping[str, int]] = {}
     needs_folder: ClassVar[bool] = True
     folder_is_identity: ClassVar[bool] = False  # another folder is another set, not a copy
+    takes_all: ClassVar[bool] = False  # every image below the folder: a person has to name it
     builder: ClassVar[str]  # class name in NAME.py
     scale: Scale | None = None
 

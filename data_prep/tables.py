@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -30,12 +31,20 @@ class Table:
     faults: list[Fault] = dataclasses.field(default_factory=list)
 
     def rename(self, names: Mapping[str, str]) -> None:
-        """Gives columns other names."""
-        self.header = [names.get(name, name) for name in self.header]
+        """Gives columns other names; raises UserError where two then have one."""
+        header = [names.get(name, name) for name in self.header]
+        self.check_twice(header)
+        self.header = header
         self.rows = [
             (row, {names.get(name, name): text for name, text in fields.items()})
             for row, fields in self.rows
         ]
+
+    def check_twice(self, names: Sequence[str]) -> None:
+        """Raises UserError where two of the header's columns have one name, as given here."""
+        for name in names:
+            if name and names.count(name) > 1:
+                raise self.wrong_header(f'it holds {name!r} twice, and must name each once')
 
     def wrong_header(self, cure: str) -> UserError:
         """The error for a header that is not ours."""
@@ -46,7 +55,7 @@ class Table:
 def read(path: pathlib.Path) -> Table:
     """The table in a CSV file; empty rows, and empty columns at the right, are left out.
 
-    Raises UserError where it is no CSV in UTF-8.
+    Raises UserError where it is no CSV in UTF-8, or where a column stands in it twice.
     """
     table = Table(path)
     lines = _lines(path)
@@ -56,6 +65,7 @@ def read(path: pathlib.Path) -> Table:
         row, fields = next(lines, (row + 1, []))
     table.header_row = row
     table.header = [field.strip().lower() for field in _without_empty_end(fields, 0)]
+    table.check_twice(table.header)
     width = len(table.header)
     for row, fields in lines:
         fields = _without_empty_end(fields, width)
@@ -66,6 +76,15 @@ def read(path: pathlib.Path) -> Table:
             cure = f'write {",".join(table.header)}, a name with a comma in double quotes'
             table.faults.append((row, f'has {number}; {cure}'))
     return table
+
+
+def number(text: str) -> float:
+    """The finite number in a text, else nan; Python's 1_000 is none."""
+    try:
+        value = math.nan if '_' in text else float(text)
+    except ValueError:
+        return math.nan
+    return value if math.isfinite(value) else math.nan
 
 
 def _without_empty_end(fields: list[str], least: int) -> list[str]:

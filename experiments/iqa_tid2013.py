@@ -19,7 +19,9 @@ The paper's settings and ours (6.1):
     setting              paper                         here
     network              VGG-16 to fc7 + one output    the same
     sub-images           224 px, never rescaled        the same
-    batch                72 images                     12 groups of 5 ranked + 1 labeled
+    batch                72 images                     12 groups of 5 ranked + 1 labeled; the
+                                                       other regimes see 60 or 12 of these
+                                                       (more: --config.data.groups)
     rate, multi-task     1e-5                          the same, gradient norm clipped at 100
     rate, ranking        1e-4, then 1e-6               --config.pretrain.rate=1e-4 (the default)
                                                        --config.optim.rate=1e-6

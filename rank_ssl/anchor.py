@@ -8,6 +8,7 @@ that no pretraining helps.
 
 import concurrent.futures
 import dataclasses
+import json
 import pathlib
 import time
 from collections.abc import Iterable, Sequence
@@ -130,14 +131,30 @@ class Extractor:
         self._progress.close()
 
 
+def finished(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
+    """The result.json of an anchor of this config and these rows, where the workdir holds one."""
+    path = workdir / 'result.json'
+    result = json.loads(path.read_text()) if path.exists() else {}
+    same = result.get('config') == config.to_dict()
+    return result if same and result['data_fingerprint'] == splits.fingerprint else None
+
+
 def run_anchor(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[str, Any]:
     """Fits to the labeled split, chooses the penalty on validation, and returns result.json.
 
     That and predictions.csv are written as by a trained run, so the anchor is an arm of a grid like
     any other: its `steps` are those that the config asks for, as none is left to take. Raises
-    UserError where the workdir holds a trained run, and for a wrong field or weights file.
+    UserError where the workdir holds a trained run, for a task of maps, and for a wrong field or
+    weights file.
     """
     began = time.perf_counter()
+    if config.mode != 'train':
+        raise UserError(f'config.mode={config.mode}: regime=ridge fits and evaluates in mode train')
+    if config.task.target_shape():
+        raise UserError(
+            'config.regime=ridge predicts one score from one crop, and the task '
+            f'{type(config.task).__name__} has maps as targets: use baseline'
+        )
     if checkpoint.saved_steps(workdir / 'checkpoints'):
         raise UserError(f'--workdir={workdir} holds a trained run: use another --workdir for ridge')
     task, tested = config.task, config.evaluate_test

@@ -198,7 +198,7 @@ class Config:
     @property
     def needs_unlabeled(self) -> bool:
         """Whether any stage ranks."""
-        return self.regime in ('multitask', 'ranking', 'finetune')
+        return any(stage.ranked for stage in self.stages())
 
     def stages(self) -> list['Config']:
         """The runs that make up this one: `finetune` is ranking first (3.2)."""

@@ -79,6 +79,13 @@ class Cell:
             setattr(holder, name, value)
         return made.to_dict()
 
+    @staticmethod
+    def _matters(name: str, wanted: Any) -> bool:
+        """Whether a field that differs makes another run; a resumed one may do without it."""
+        if name == 'init_from':
+            return bool(wanted)  # else a first stage's folder stands there
+        return name not in HARMLESS or name.startswith('optim.') or name == 'model.weights'
+
     def result(self, base: Config, metric: str) -> dict[str, Any] | None:
         """Its result.json, null as nan; None where it has not taken its steps, or lacks the metric.
 
@@ -94,7 +101,7 @@ class Cell:
             name: values
             for name, values in differences(result['config'], wanted).items()
             # A field that the run's version did not have is at its default.
-            if values[0] is not None and (name not in HARMLESS or name.startswith('optim.'))
+            if values[0] is not None and self._matters(name, values[1])
         }
         if other:
             words = '; '.join(f'config.{name} {a}, now {b}' for name, (a, b) in other.items())
@@ -178,7 +185,7 @@ def setting(result: dict[str, Any]) -> str:
     config = result['config']
     model, data, optim = config['model'], config['data'], config['optim']
     size = config['task']['size']
-    name = f'{data["dataset"]} {data["part"]}'.strip()
+    name = f'{data["dataset"]} {data["part"]}'.strip() + report.described(data['dataset'])
     start = 'from scratch' if model['weights'] == 'none' else 'from ImageNet weights'
     if config['regime'] == 'ridge':
         training = f'{model["backbone"]} {start}, frozen, 224 px; ridge regression on its features'
@@ -188,8 +195,20 @@ def setting(result: dict[str, Any]) -> str:
         f'{_images(name, result)}; {model["backbone"]} of width {model["width"]:g} {start}, '
         f'{model["frozen_blocks"]} blocks frozen, {size} px; {config["steps"]} steps of '
         f'{optim["name"]} at {optim["rate"]:g}, reduction {config["reduction"]}'
-        f'{ranking if config["regime"] in ("multitask", "ranking") else ""}; {result["device"]}'
+        f'{ranking if config["regime"] in ("multitask", "ranking") else _stage(config)}; '
+        f'{result["device"]}'
     )
+
+
+def _stage(config: dict[str, Any]) -> str:
+    """The stage of ranking before the last one, in words."""
+    start, first = config.get('init_from', ''), config.get('pretrain', {})
+    if not start:
+        return ''
+    if config['regime'] != 'finetune' or pathlib.Path(start).name != 'ranking':
+        return f', from the parameters of {start}'
+    steps, rate = first['steps'] or config['steps'], first['rate'] or config['optim']['rate']
+    return f', after {steps} steps of ranking at {rate:g}, margin {config["margin"]:g}'
 
 
 def _images(name: str, result: dict[str, Any]) -> str:
@@ -207,7 +226,7 @@ def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> st
     columns.sort(key=lambda name: not name.startswith('test/'))
     titles = [name.removeprefix('best/').replace('/', ' ') for name in columns]
     lines = [_row('arm', 'seed', *titles, 'best step'), _row(*['---'] * (len(columns) + 3))]
-    digits = [_digits([result[name] for _, result in results]) for name in columns]
+    digits = [_digits(name) for name in columns]
     arms: dict[str, list[tuple[Cell, dict[str, Any]]]] = {}
     for cell, result in results:
         arms.setdefault(cell.arm, []).append((cell, result))
@@ -247,18 +266,20 @@ def compare(
     names = one[0][0].arm, other[0][0].arm
     metric = _metric(task)
     by_seed = [b[1][metric] - a[1][metric] for a, b in zip(one, other, strict=True)]
-    digits = _digits([result[metric] for _, result in (*one, *other)])
+    digits = _digits(metric)
     seeds = ', '.join(f'{difference:+.{digits}f}' for difference in by_seed)
     text = f'{names[1]} - {names[0]}: {metric} {np.mean(by_seed):+.{digits}f} (by seed {seeds})'
     if SPLIT.value != 'test':
         return text
     pairs = [(_predictions(a[0]), _predictions(b[0])) for a, b in zip(one, other, strict=True)]
+    if not all(np.array_equal(a.ids, b.ids) for a, b in pairs):
+        return f'{text}; not paired: their test images are not the same'
     low, high = interval(task, pairs)
     verdict = 'decided' if low * high > 0 else 'not decidable at this scale'
     units = len(np.unique(pairs[0][0].groups))
     images = len(pairs[0][0].true)
     what = f'{images} test images' if units == images else f'{units} references of {images} images'
-    count = f'{len(pairs)} seeds and {what}'
+    count = f'{len(pairs)} seeds and {what}{"" if _one_test(pairs) else " each"}'
     return f'{text}; 95 % over {count} [{low:+.{digits}f}, {high:+.{digits}f}]: {verdict}'
 
 
@@ -271,7 +292,7 @@ def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float,
     if len(pairs) < 2 or not finite:
         return math.nan, math.nan
     rng = np.random.Generator(np.random.Philox(key=0))
-    one_test = all(np.array_equal(a.ids, pairs[0][0].ids) for a, _ in pairs)
+    one_test = _one_test(pairs)
     found = []
     for _ in range(DRAWS):
         shared = _places(rng, pairs[0][0])
@@ -283,6 +304,11 @@ def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float,
         found.append(np.mean(difference))
     low, high = np.nanquantile(found, (0.025, 0.975))
     return float(low), float(high)
+
+
+def _one_test(pairs: Sequence[tuple[Values, Values]]) -> bool:
+    """Whether all seeds are tested on the same images."""
+    return all(np.array_equal(a.ids, pairs[0][0].ids) for a, _ in pairs)
 
 
 def _places(rng: np.random.Generator, values: Values) -> np.ndarray:
@@ -330,9 +356,9 @@ def _fields(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def _digits(values: Sequence[float]) -> int:
+def _digits(metric: str) -> int:
     """Decimals to print: three for correlations, two for the rest."""
-    return 3 if np.nanmax(np.abs(values), initial=0) < 1 else 2
+    return 3 if metric.rpartition('/')[2] in ('lcc', 'srocc') else 2
 
 
 def _row(*cells: Any) -> str:

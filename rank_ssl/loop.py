@@ -38,6 +38,7 @@ class Run:
     seconds: float = 0.0  # of training, over all starts
     images_per_second: float = math.nan  # over the last steps, validation left out
     start: int | None = None  # the step it went on from; None for a fresh one
+    seen: list[str] = dataclasses.field(default_factory=list)  # whose labels made the parameters
 
     @property
     def step(self) -> int:
@@ -128,7 +129,9 @@ class Loop:
             'pixels': run.pixels,
             'config': run.config.to_dict(),
             'data_fingerprint': run.splits.fingerprint,
+            'unlabeled_fingerprint': run.splits.unlabeled_fingerprint,
             'labeled_ids': run.splits.labeled.ids(),
+            'seen_ids': run.seen,
         }
         self.saver.save(step, run.state, meta)
 

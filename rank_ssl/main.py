@@ -50,6 +50,9 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
     if config.regime == 'ridge':
+        if done := anchor.finished(config, workdir, splits):
+            say('nothing to do: these features are fitted')
+            return done
         return anchor.run_anchor(config, workdir, splits)
     *before, last = config.stages() if config.mode == 'train' else [config]
     for stage in before:

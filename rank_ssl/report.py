@@ -154,6 +154,11 @@ def _kinds(results: Results, prefix: str) -> list[str]:
     return sorted(found, key=lambda k: (order.index(k) if k in order else len(order), k))
 
 
+def described(name: str) -> str:
+    """What a table has to say of a data set behind its name; '' where the name says it."""
+    return f' ({SETS[name][0]})' if name in SETS and SETS[name][0].lower() != name else ''
+
+
 def _name(results: Results) -> str:
     return str(results[0][1]['config']['data']['dataset'])
 

@@ -70,11 +70,12 @@ def run_facts(run: Run) -> dict[str, Any]:
 def facts(config: Config, splits: Splits) -> dict[str, Any]:
     """Those of them that are known before a run."""
     device = jax.devices()[0]
+    ranks = config.regime in ('multitask', 'ranking', 'finetune')
     return {
         'regime': config.regime,
         'seed': config.seed,
-        'labeled_images': len(splits.labeled),
-        'unlabeled_images': len(splits.unlabeled) if config.ranked else 0,
+        'labeled_images': len(splits.labeled) if config.labeled else 0,
+        'unlabeled_images': len(splits.unlabeled) if ranks else 0,
         'validation_images': len(splits.validation),
         'test_images': len(splits.test),
         'partial_data': splits.partial,
@@ -97,7 +98,7 @@ def draw(run: Run, found: Evaluation) -> None:
     rows = logs.read_metrics(run.workdir / 'metrics.jsonl')
     if rows:
         figures['curves'] = plots.curves(rows)
-    if run.config.ranked:
+    if run.config.ranked and len(run.splits.unlabeled):
         rng = counter_rng(run.config.seed, FIGURE, 0, 0)
         figures['ranked_set'] = task.ranked_figure(rng, run.splits.unlabeled[0])
     for name, figure in figures.items():

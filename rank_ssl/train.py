@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, logs, parallel
 from rank_ssl.config import EVALUATION, HARMLESS, Config, differences
@@ -30,7 +31,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     saved = checkpoint.newest(workdir / 'checkpoints')
     if saved is not None:
         _check_same_run(config, workdir, splits, saved[1])
-    before = _before(config) if saved is None else None
+    before = _before(config, splits) if saved is None else None
     known = saved or before
     network, loaded = build_network(config, pixels=known and known[1]['pixels'])
     mesh = parallel.make_mesh()
@@ -55,24 +56,37 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
         shapes=[s for records in evaluated for s in view_shapes(config.task, records)],
     )
     run = Run(config, workdir, splits, mesh, tx, evaluator, network.pixels, state)
+    run.seen = splits.labeled.ids() if config.labeled else []
+    run.seen += known[1].get('seen_ids', []) if known else []
+    run.seen = sorted(set(run.seen))
     if saved is not None:
         _go_on(run, *saved)
     run.state = parallel.replicate(run.state, mesh)
     return run
 
 
-def _before(config: Config) -> tuple[int, dict[str, Any]] | None:
-    """Step and meta of the run that `init_from` names: the step that its validation chose."""
+def _before(config: Config, splits: Splits) -> tuple[int, dict[str, Any]] | None:
+    """Step and meta of the run that `init_from` names: the step that its validation chose.
+
+    Raises UserError where it, or a run that it started from, has seen labels that this run is
+    selected or tested by.
+    """
     if not config.init_from:
         return None
     folder = pathlib.Path(config.init_from)
-    best, newest = checkpoint.newest(folder / 'best'), checkpoint.newest(folder / 'checkpoints')
-    if best is None or newest is None:
+    newest = checkpoint.newest(folder / 'checkpoints')
+    if newest is None or not newest[1]['best']:
         raise UserError(
             f'config.init_from={folder} holds no run with a validated step: name the --workdir of '
             'a finished run'
         )
-    return best[0], newest[1]
+    held_out = {*splits.validation.ids(), *splits.test.ids()}
+    if leaked := held_out.intersection(newest[1]['seen_ids']):
+        raise UserError(
+            f'config.init_from={folder} has seen the labels of {len(leaked)} images that this run '
+            f'is selected or tested by, such as {min(leaked)}: start from a run of the same seed'
+        )
+    return newest[1]['best']['step'], newest[1]
 
 
 def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:
@@ -135,6 +149,9 @@ def train(run: Run) -> None:
         for tool in (loop.iterator, saver, loop.progress, *([log] if log else ())):
             stack.callback(tool.close)
         loop.steps(step_fn, start, stack.enter_context(stop_signals()))
+    if jax.process_count() > 1:
+        # The others read what the first one has written.
+        multihost_utils.sync_global_devices('saved')
 
 
 def _check_same_run(
@@ -149,11 +166,15 @@ def _check_same_run(
             f'--workdir={workdir} holds a run of another config, {"; ".join(refused)}: '
             'use its config to go on, or another --workdir'
         )
-    if meta['data_fingerprint'] != splits.fingerprint:
-        raise UserError(
-            f'--workdir={workdir} was trained on other data (fingerprint '
-            f'{meta["data_fingerprint"]}, now {splits.fingerprint}): restore that data, or use '
-            'another --workdir'
-        )
-    for word in words.values():
-        print(f'changed since the last start: {word}', file=sys.stderr)
+    for name in ('fingerprint', 'unlabeled_fingerprint'):
+        was = meta['data_fingerprint' if name == 'fingerprint' else name]
+        now = getattr(splits, name)
+        # What is only evaluated reads no unlabeled image.
+        if was != now and (config.mode == 'train' or name == 'fingerprint'):
+            raise UserError(
+                f'--workdir={workdir} was trained on other data ({name} {was}, now {now}): restore '
+                'that data, or use another --workdir'
+            )
+    for name, word in words.items():
+        if config.mode == 'train' or name != 'init_from':
+            print(f'changed since the last start: {word}', file=sys.stderr)

@@ -364,9 +364,11 @@ def test_the_fingerprint_tells_seed_rows_and_sources(prepared, splits):
     found = [data.load_splits(config, prepared, []).fingerprint for config in other]
     copy = data.Prepared(prepared.path, prepared.report | {'fingerprint': 'another'})
     found.append(data.load_splits(make_config(), copy, []).fingerprint)
-    found.append(data.load_splits(make_config(), prepared, [copy]).fingerprint)
     found.append(splits.fingerprint)
     assert len(set(found)) == len(found)
+    both = [data.load_splits(make_config(), prepared, [folder]) for folder in (prepared, copy)]
+    assert {one.fingerprint for one in both} == {splits.fingerprint}
+    assert len({one.unlabeled_fingerprint for one in (*both, splits)}) == 3
 
 
 def test_partial_copies_are_reported(prepared):

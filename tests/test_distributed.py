@@ -42,3 +42,24 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     results = [json.loads((folder / 'result.json').read_text()) for folder in (one, two)]
     assert [result['processes'] for result in results] == [1, 2]
     assert results[1]['test/mae'] == pytest.approx(results[0]['test/mae'], rel=1e-3)
+
+
+def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
+    """The best step of a stage of ranking is its last one, saved just before it is read."""
+    fields = ['--config.regime=finetune', '--config.steps=2', '--config.figure_count=0']
+    shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
+    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
+    running = [
+        subprocess.Popen(
+            [*COMMAND, *fields, f'--workdir={tmp_path}', *shared, f'--process={number}'],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+    for process in running:
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+    assert json.loads((tmp_path / 'result.json').read_text())['steps'] == 2

@@ -419,3 +419,26 @@ def test_a_field_of_an_arm_may_name_the_grids_folder_and_the_seed(tmp_path):
     arms = ['ranking', 'tuned:init_from={workdir}/ranking/seed_{seed}']
     cells = make_cells(arms, ['3'], tmp_path)
     assert cells[1].fields == (f'--config.init_from={cells[0].folder}',)
+
+
+def test_arms_with_other_test_images_are_not_paired(tmp_path):
+    one = [made_cell(tmp_path, 'baseline', s, np.ones(8)) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'multitask', s, np.ones(8)) for s in (0, 1)]
+    path = other[1][0].folder / 'predictions.csv'
+    path.write_text(path.read_text().replace('image7', 'image9'))
+    assert compare(TASK, one, other).endswith('not paired: their test images are not the same')
+
+
+@pytest.mark.parametrize('field', ['model.weights=/other.npz', 'init_from=/another/run'])
+def test_a_cell_that_started_from_something_else_is_another_cell(tmp_path, field):
+    cell, _ = made_cell(tmp_path, 'baseline', 0, np.ones(8))
+    other = dataclasses.replace(cell, fields=(*cell.fields, f'--config.{field}'))
+    with pytest.raises(UserError, match='holds another run'):
+        other.result(BASE, 'test/mae')
+
+
+def test_the_folder_of_a_first_stage_makes_no_other_cell(tmp_path):
+    cell, whole = made_cell(tmp_path, 'finetune', 0, np.ones(8))
+    whole['config']['init_from'] = str(cell.folder / 'ranking')
+    (cell.folder / 'result.json').write_text(json.dumps(whole))
+    assert cell.result(BASE, 'test/mae') is not None

@@ -9,6 +9,7 @@ from rank_ssl import data
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
+from rank_ssl.tasks.iqa import IQA
 
 REFERENCES, VERSIONS = 20, 6
 
@@ -35,7 +36,7 @@ class Made:
 
 def versions(references, *, number: int = VERSIONS) -> list[dict]:
     return [
-        {'id': f'{reference}_{n}'.encode(), 'reference': f'{reference}'.encode(), 'image': b''}
+        {'id': f'{reference}_{n}'.encode(), 'reference': f'{reference}'.encode(), 'count': n}
         for reference in references
         for n in range(number)
     ]
@@ -83,7 +84,7 @@ def test_few_labels_are_of_many_references():
 def test_the_share_of_test_is_a_field():
     found = data.load_splits(made_config(test_share=0.5), WHOLE, [])
     assert len(references(found.test)) == 10
-    with pytest.raises(UserError, match='test_share=0.95 and config.data.validation=0.9 leaves'):
+    with pytest.raises(UserError, match='test_share=0.95 and config.data.validation=0.9 leave '):
         data.load_splits(made_config(test_share=0.95, validation=0.9), WHOLE, [])
 
 
@@ -112,3 +113,37 @@ def test_every_nth_test_image():
     whole = data.load_splits(made_config(), WHOLE, [])
     assert found.test.ids() == whole.test.ids()[::3]
     assert np.all(np.diff([int(i[1:3]) for i in whole.test.ids()]) >= 0)
+
+
+def test_two_references_are_too_few():
+    with pytest.raises(UserError, match='leave none of the 2 references .* at least 3'):
+        data.load_splits(made_config(), Made({'all': versions(['a', 'b'])}), [])
+
+
+def test_a_data_set_of_another_kind_is_refused():
+    config = made_config()
+    config.task = IQA()
+    with pytest.raises(UserError, match="holds no 'score', which the task IQA reads"):
+        data.load_splits(config, WHOLE, [])
+
+
+def test_unlabeled_images_come_from_a_set_of_such():
+    config = made_config(regime='multitask', unlabeled_set='tid2013')
+    with pytest.raises(UserError, match='unlabeled_set=tid2013 is no set of unlabeled images'):
+        data.load_splits(config, WHOLE, [WHOLE])
+
+
+@pytest.mark.parametrize('regime', ['multitask', 'ranking', 'finetune'])
+def test_something_has_to_be_ranked_in_every_regime_that_ranks(regime):
+    with pytest.raises(UserError, match='leaves no unlabeled image to rank'):
+        data.load_splits(made_config(regime=regime), WHOLE, [])
+    config = made_config(regime=regime)
+    config.mode = 'evaluate'
+    assert len(data.load_splits(config, WHOLE, []).test) == 4 * VERSIONS
+
+
+def test_a_last_stage_alone_ranks_nothing():
+    config = made_config(regime='finetune')
+    config.init_from = 'elsewhere'
+    assert not config.needs_unlabeled
+    assert len(data.load_splits(config, WHOLE, []).unlabeled) == 0

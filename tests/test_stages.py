@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from absl import flags
 
-from rank_ssl import checkpoint, loop, main
+from rank_ssl import checkpoint, evidence, loop, main
 from rank_ssl.config import Config
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.tasks.crowd import Crowd
@@ -107,3 +107,64 @@ def test_ranking_alone_keeps_its_last_step_whatever_the_labels_say():
 def test_there_must_be_a_run_to_start_from(play, tmp_path):
     with pytest.raises(UserError, match=r'config.init_from=.*none holds no run with a validated'):
         play(tmp_path / 'run', 'baseline', init_from=str(tmp_path / 'none'))
+
+
+def test_a_run_starts_from_no_run_that_has_seen_what_it_is_tested_by(play, tmp_path):
+    """The validation images of another seed are partly this seed's labeled ones."""
+    play(tmp_path / 'zero', 'baseline', steps=2)
+    fields = {'steps': 2, 'init_from': str(tmp_path / 'zero')}
+    play(tmp_path / 'same', 'baseline', **fields)
+    refused = []
+    for seed in (1, 2, 3, 4):
+        try:
+            play(tmp_path / f'{seed}', 'baseline', seed=seed, **fields)
+        except UserError as error:
+            refused.append(str(error))
+    assert refused and all('has seen the labels of' in line for line in refused)
+    # What a run has seen goes on through those that start from it.
+    seen = [
+        checkpoint.newest(tmp_path / n / 'checkpoints')[1]['seen_ids'] for n in ('zero', 'same')
+    ]
+    assert seen[0] == seen[1] and len(seen[0]) == 4
+
+
+def test_a_run_that_only_ranked_may_be_started_from_with_any_seed(play, tmp_path):
+    play(tmp_path / 'zero', 'ranking', steps=2, evaluate_test=False)
+    assert checkpoint.newest(tmp_path / 'zero' / 'checkpoints')[1]['seen_ids'] == []
+    play(tmp_path / 'other', 'baseline', steps=2, seed=1, init_from=str(tmp_path / 'zero'))
+
+
+def test_a_damaged_end_of_the_first_stage_is_told(play, tmp_path):
+    play(tmp_path / 'run', 'ranking', steps=4, evaluate_test=False)
+    (tmp_path / 'run' / 'best' / '4' / 'meta.json').write_text('{}')
+    with pytest.raises(UserError, match='best/4: meta.json was changed'):
+        play(tmp_path / 'next', 'baseline', steps=2, init_from=str(tmp_path / 'run'))
+
+
+def test_the_last_stage_can_be_evaluated_alone(play, tmp_path, capsys):
+    whole = play(tmp_path / 'run', 'finetune', steps=4)
+    capsys.readouterr()
+    again = play(tmp_path / 'run', 'finetune', steps=4, mode='evaluate')
+    assert again['test/mae'] == whole['test/mae']
+    assert 'changed since' not in capsys.readouterr().err
+
+
+def test_a_finetuned_run_says_what_its_first_stage_ranked(play, tmp_path):
+    whole = play(tmp_path / 'run', 'finetune', steps=2)
+    assert whole['unlabeled_images'] > 0 and whole['labeled_images'] == 4
+    first = json.loads((tmp_path / 'run' / 'ranking' / 'result.json').read_text())
+    assert (first['labeled_images'], first['unlabeled_images']) == (0, whole['unlabeled_images'])
+    assert 'after 2 steps of ranking at 1e-06' in evidence.setting(whole)
+
+
+def test_an_anchor_is_fitted_once_and_has_no_maps(run_main, play, tmp_path):
+    with pytest.raises(UserError, match='regime=ridge predicts one score .* Crowd has maps'):
+        play(tmp_path / 'maps', 'ridge')
+    experiment = ['--config=experiments/iqa_biq2021.py:smoke', '--config.regime=ridge']
+    command = [*experiment, f'--workdir={tmp_path / "anchor"}']
+    first, second = run_main(command), run_main(command)
+    assert first.returncode == second.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert 'nothing to do' in second.stderr and 'nothing to do' not in first.stderr
+    alone = run_main([*command, '--config.mode=evaluate', '--config.seed=1'])
+    assert alone.returncode == 2 and 'fits and evaluates in mode train' in alone.stderr

@@ -14,6 +14,7 @@ EXPECTED = {'train': 10_000, 'test': 2_000}
 IMAGES = 'Images'
 # The authors' repository holds both; the first one's scores are the final ones.
 TABLES = ('{} (images and mos).csv', '{}.csv')
+EARLIER = TABLES[1]
 HEADERS = {'image name': 'image'}  # published spelling -> ours
 
 
@@ -69,6 +70,12 @@ class Biq2021Source(ScoreSource):
                     f'BIQ2021 in {self.folder} lacks its table of {split} scores; '
                     f'arrange it as below\n{self.tree(self.config)}'
                 )
+        if any(path.name.lower() == EARLIER.format(split) for split, path in paths.items()):
+            names = ' and '.join(path.name for path in paths.values())
+            self.notes.append(
+                f"scores of {names}: an earlier version, where they are the repository's own, of "
+                'those in Train (Images and MOS).csv and Test (Images and MOS).csv'
+            )
         entries = {split: _load(path) for split, path in paths.items()}
         _check_splits(entries, paths)
         files = by_lower_name(child(self.folder, IMAGES))
@@ -98,7 +105,9 @@ def _load(path: pathlib.Path) -> list[Entry]:
     table.rename(HEADERS)
     if not {'image', 'mos'} <= set(table.header):
         raise table.wrong_header('it must be image,mos or Image Name,MOS')
-    entries = scores.parse_rows(table, column='mos', scale=Biq2021Source.scale)
+    entries = scores.parse_rows(
+        table, column='mos', scale=Biq2021Source.scale, optional=(), key=str.lower
+    )
     tables.raise_faults(path, table.faults)
     if not entries:
         raise UserError(f'{path} names no image; unpack it again')
@@ -106,11 +115,11 @@ def _load(path: pathlib.Path) -> list[Entry]:
 
 
 def _check_splits(entries: dict[str, list[Entry]], paths: dict[str, pathlib.Path]) -> None:
-    train = {entry.image for entry in entries['train']}
+    train = {entry.image.lower() for entry in entries['train']}
     faults = [
         (entry.row, f'{entry.image!r} stands in {paths["train"].name} too; remove one of them')
         for entry in entries['test']
-        if entry.image in train
+        if entry.image.lower() in train
     ]
     tables.raise_faults(paths['test'], faults)
 

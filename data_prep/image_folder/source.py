@@ -25,11 +25,8 @@ class ImageFolderSource(Source):
     version = '1.0.0'
     license = "The images' own."
     folder_is_identity = True
+    takes_all = True
     builder = 'ImageFolder'
-
-    @classmethod
-    def locate(cls, config: str, manual_dir: pathlib.Path) -> pathlib.Path | None:
-        return manual_dir if cls.holds(config, manual_dir) else None
 
     @classmethod
     def holds(cls, config: str, folder: pathlib.Path) -> bool:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import pathlib
 
 from data_prep import scores, tables
 from data_prep.image_folder.source import walk
-from data_prep.scores import Entry, ScoreSource
+from data_prep.scores import OPTIONAL, Entry, ScoreSource
 from data_prep.source import Item, Listing, Scale
 from rank_ssl.errors import UserError
 
@@ -15,7 +15,7 @@ TABLE = 'scores.csv'
 # The score column's name says which way the scores run.
 UNITS = {'score': 'score', 'mos': 'MOS', 'dmos': 'DMOS'}
 LOWER_IS_BETTER = frozenset(('dmos',))
-OPTIONAL = ('reference', 'kind', 'level', 'split')
+OTHER_NAMES = {'type': 'kind'}
 SPLITS = ('train', 'test')
 HEADER = f'image and one of {", ".join(UNITS)}, then any of {", ".join(OPTIONAL)}'
 
@@ -66,7 +66,8 @@ class ImageScoresSource(ScoreSource):
             for entry in entries:
                 if entry.split == split or split == 'all':
                     id, image = entry.image, self.folder / entry.image
-                    self._add(items, id, image, entry.label, tables=[path], named_by=TABLE)
+                    place = f'{path} row {entry.row}'
+                    self._add(items, id, image, entry.label, tables=[path], named_by=place)
             listing[split] = items
         return listing
 
@@ -87,13 +88,16 @@ def load(path: pathlib.Path) -> tuple[list[Entry], Scale]:
     Raises UserError that names the faulty rows.
     """
     table = tables.read(path)
+    table.rename(OTHER_NAMES)
     column = _score_column(table)
     limits = _declared(table)
     lower = column in LOWER_IS_BETTER
     declared = Scale(*limits, lower, UNITS[column]) if limits else None
-    entries = scores.parse_rows(table, column=column, scale=declared)
+    name = functools.partial(_name, path.parent)
+    entries = scores.parse_rows(table, column=column, scale=declared, name=name)
     for entry in entries:
-        if fault := _fault(path.parent, entry, with_split='split' in table.header):
+        if 'split' in table.header and entry.split not in SPLITS:
+            fault = f'split={entry.split!r} is not known; write train or test'
             table.faults.append((entry.row, fault))
     tables.raise_faults(path, table.faults)
     if not entries:
@@ -109,10 +113,11 @@ def _score_column(table: tables.Table) -> str:
     header = table.header
     columns = [name for name in header if name in UNITS]
     known = {'image', *UNITS, *OPTIONAL}
-    if 'image' not in header or len(columns) != 1 or len(set(header)) < len(header):
+    if 'image' not in header or len(columns) != 1:
         raise table.wrong_header(f'it must hold {HEADER}, each once')
+    # Refused, not left out: a slip in 'reference' would put versions of a picture into both splits.
     if unknown := [name for name in header if name not in known]:
-        raise table.wrong_header(f'remove {unknown[0]!r}: it may hold {HEADER}')
+        raise table.wrong_header(f'rename or remove {unknown[0]!r}: it may hold {HEADER}')
     return columns[0]
 
 
@@ -121,25 +126,24 @@ def _declared(table: tables.Table) -> tuple[float, float] | None:
     if not table.comment:
         return None
     words = table.comment.removeprefix('#').split()
-    try:
-        word, low, high = words
-        limits = float(low), float(high)
-        if word.lower() == 'range' and -math.inf < limits[0] < limits[1] < math.inf:
-            return limits
-    except ValueError:
-        pass
+    if len(words) == 3 and words[0].lower() == 'range':
+        low, high = map(tables.number, words[1:])
+        if low < high:  # false for nan
+            return low, high
     raise UserError(
         f'{table.path} row 1: {table.comment[: tables.SHOWN]!r} is not like # range 0 100, '
         'the lowest and highest possible score; mend or remove it'
     )
 
 
-def _fault(folder: pathlib.Path, entry: Entry, *, with_split: bool) -> str:
-    if with_split and entry.split not in SPLITS:
-        return f'split={entry.split!r} is not known; write train or test'
-    if not (folder / entry.image).is_file():
-        return f'{entry.image!r} is missing in {folder}; add the image or remove its row'
-    return ''
+def _name(folder: pathlib.Path, text: str) -> str:
+    """The text as it stands where that names a file, else without the blanks around it."""
+    if (folder / text).is_file():
+        return text
+    stripped = text.strip()
+    if '\\' in stripped and not (folder / stripped).is_file():
+        raise ValueError(f'{stripped!r} is missing in {folder}; write / between folders')
+    return stripped
 
 
 def _check_splits(path: pathlib.Path, entries: list[Entry]) -> None:

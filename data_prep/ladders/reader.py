@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import io
+import itertools
 import os
 import pathlib
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,16 +15,25 @@ from data_prep.source import BadFile, Item, Source, read_image
 if TYPE_CHECKING:
     import numpy as np
 
-LEAST_SIDE = 16  # px; below, no codec at ladder rates leaves more than one flat colour
+# px: two blocks of JPEG. Larger images may still have equal JPEG2000 levels: up to about 130 px
+# the last layers have hardly a byte of their own.
+LEAST_SIDE = 16
 UNCOMPRESSED = frozenset(('BMP', 'DIB', 'TIFF', 'PPM'))  # Pillow's names of what is kept as PNG
 
 
 class Made(NamedTuple):
-    """One example, its pixels u8[H, W, 3] and the bytes of its image saved as PNG."""
+    """One example, its pixels u8[H, W, 3], the bytes of its image saved as PNG and three facts.
+
+    `dropped`: something is not stored; `equal`: neighbouring JPEG2000 levels have equal pixels;
+    `gray`: the channels are equal.
+    """
 
     features: dict[str, Any]
     image: np.ndarray
     png_bytes: int
+    dropped: bool
+    equal: bool
+    gray: bool
 
 
 class LadderReader(Source):
@@ -41,6 +51,7 @@ class LadderReader(Source):
         self._ahead: collections.deque[Future[Made]] = collections.deque()
         self._next = 0
         self._added = self._as_png = self._examples = 0
+        self._dropped = self._equal = self._gray = 0
 
     def __exit__(self, *exc: object) -> None:
         if self._pool is not None:
@@ -48,16 +59,31 @@ class LadderReader(Source):
             self._pool = None
         self._ahead.clear()
         if self._examples and exc[:1] == (None,):
-            self.notes.append(
-                f'ladders add {self._added} bytes to {self._examples} images of {self._as_png} '
-                f'bytes as PNG ({100 * self._added / self._as_png:.0f} %)'
+            self.notes += self._facts()
+
+    def _facts(self) -> list[str]:
+        of = f'of {self._examples} images'
+        facts = [
+            f'ladders add {self._added} bytes to {self._examples} images of {self._as_png} '
+            f'bytes as PNG ({100 * self._added / self._as_png:.0f} %)',
+            f'{self._equal} {of} have neighbouring JPEG2000 levels with equal pixels, as small '
+            f'ones may; {self._gray} {of} are gray, which saturation does not change',
+        ]
+        if self._dropped:
+            facts.append(
+                f'{self._dropped} {of} lack stored levels, as all would take no less than the '
+                'image as PNG: these are made in training'
             )
+        return facts
 
     def read(self, item: Item, split: str, index: int) -> tuple[dict[str, Any], np.ndarray]:
         made = self._take(item, index)
         self._examples += 1
         self._as_png += made.png_bytes
         self._added += sum(len(made.features[key]) for key in stored_keys())
+        self._dropped += made.dropped
+        self._equal += made.equal
+        self._gray += made.gray
         return made.features, made.image
 
     def _remember(self, items: list[Item]) -> list[Item]:
@@ -96,14 +122,39 @@ def make(item: Item) -> Made:
     if min(height, width) < LEAST_SIDE:
         raise BadFile(f'{path}: {width}x{height} image has a side below {LEAST_SIDE} px')
     png = _png(image)
+    try:
+        costly = ladders.costly(image, item.id)
+    except OSError as error:  # of Pillow's encoder
+        raise BadFile(f'{path}: its levels were not encoded ({error})') from error
+    stored = below(costly, len(png))
     features = {
         'image': png if _format(data) in UNCOMPRESSED else data,
         'id': item.id,
         'height': height,
         'width': width,
-        **ladders.costly(image, item.id),
+        **stored,
     }
-    return Made(features, image, len(png))
+    gray = bool((image == image[..., :1]).all())
+    equal = _equal_levels(costly['jpeg2000'])
+    return Made(features, image, len(png), stored != costly, equal, gray)
+
+
+def below(costly: dict[str, bytes], limit: int) -> dict[str, bytes]:
+    """What is stored: the largest are left empty until the sum is below `limit` bytes."""
+    stored = dict(costly)
+    for key in sorted(costly, key=lambda key: len(costly[key]), reverse=True):
+        if sum(map(len, stored.values())) < limit:
+            break
+        stored[key] = b''
+    return stored
+
+
+def _equal_levels(stream: bytes) -> bool:
+    """Whether two neighbouring levels of a JPEG2000 stream have equal pixels."""
+    from rank_ssl.ops import codecs, ladders
+
+    levels = [codecs.decode_layer(stream, k) for k in range(len(ladders.JPEG2000_RATIOS))]
+    return any(bool((a == b).all()) for a, b in itertools.pairwise(levels))
 
 
 def _png(image: np.ndarray) -> bytes:

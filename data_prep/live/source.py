@@ -22,6 +22,10 @@ FOLDERS = (
 TOTAL = sum(number for _, number, _ in FOLDERS)
 COPIES = 203  # of references, with DMOS 0
 TABLES = (('dmos_realigned.mat', 'dmos_new'), ('dmos.mat', 'dmos'))  # the better one first
+SCALES = {
+    'dmos_new': Scale(-3.0, 112.0, lower_is_better=True, unit='DMOS'),  # they are -2.64..111.77
+    'dmos': Scale(-5.0, 105.0, lower_is_better=True, unit='DMOS'),  # made to fill 0..100
+}
 REFERENCES = 'refnames_all.mat'
 
 
@@ -32,8 +36,7 @@ class LiveSource(ScoreSource):
     version = '1.0.0'
     license = 'Free for research with its copyright notice; cite Sheikh et al., 2006 (LIVE).'
     builder = 'Live'
-    # Realigned scores run from -2.64 to 111.77.
-    scale = Scale(-3.0, 112.0, lower_is_better=True, unit='DMOS')
+    scale = SCALES['dmos_new']
 
     @classmethod
     def holds(cls, config: str, folder: pathlib.Path) -> bool:
@@ -67,7 +70,13 @@ class LiveSource(ScoreSource):
         assert self.folder is not None
         scores, column = self._table()
         names = self._existing(REFERENCES)
+        self.scale = SCALES[column]
         dmos, copies, references = self._columns(scores, column, names)
+        if sum(copies) < COPIES:
+            raise UserError(
+                f'{scores}: orgs flags {sum(copies)} copies of references, not {COPIES}; '
+                'unpack it again'
+            )
         both, place = [scores, names], str(scores)
         items: list[Item] = []
         at = 0  # in the tables
@@ -93,7 +102,7 @@ class LiveSource(ScoreSource):
                 if name != TABLES[0][0]:
                     self.notes.append(f'scores of {name}, which are not realigned over the types')
                 return path, column
-        return self._existing(TABLES[0][0]), ''
+        return self._existing(TABLES[0][0]), TABLES[0][1]
 
     def _existing(self, name: str) -> pathlib.Path:
         assert self.folder is not None
@@ -117,9 +126,9 @@ class LiveSource(ScoreSource):
             raise UserError(f'{error}; unpack it again') from None
         dmos = _numbers(table, column, scores)
         copies = [value != 0 for value in _numbers(table, 'orgs', scores)]
-        low, high = LiveSource.scale.low, LiveSource.scale.high
+        low, high = SCALES[column].low, SCALES[column].high
         for i, value in enumerate(dmos):
-            if column == TABLES[0][1] and not copies[i] and not low <= value <= high:
+            if not copies[i] and not low <= value <= high:
                 raise UserError(
                     f'{scores}: {column} number {i + 1} is {value:g}, outside '
                     f'{low:g}..{high:g}; unpack it again'

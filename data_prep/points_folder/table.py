@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import math
 import pathlib
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Mapping
 
-from data_prep.source import BAD_SHOWN
+from data_prep import tables
 from rank_ssl.errors import UserError
 
 HEADER = ['image', 'x', 'y']
-SHOWN = 60  # characters of a header that is not ours
 
 Point = tuple[float, float]
 
@@ -22,37 +21,36 @@ def load(path: pathlib.Path, files: Container[str]) -> dict[str, list[Point]]:
     `files` are the names of the files beside it. Raises UserError that names the file and the row,
     counted from 1 at the header: one line for one fault, below it the others where there are more.
     """
-    table: dict[str, list[Point]] = {}
+    table = tables.read(path)
+    if table.header != HEADER:
+        raise table.wrong_header('it must be image,x,y')
+    points: dict[str, list[Point]] = {}
     seen: dict[str, dict[bool, int]] = {}  # name -> whether with a point -> first such row
-    faults: list[tuple[int, str]] = []
-    for row, fields in _rows(path):
+    for row, fields in table.rows:
         try:
             name, point = parse(fields)
         except ValueError as error:
-            faults.append((row, str(error)))
+            table.faults.append((row, str(error)))
         else:
             seen.setdefault(name, {}).setdefault(point is not None, row)
-            table.setdefault(name, []).extend([point] if point else [])
+            points.setdefault(name, []).extend([point] if point else [])
     for name, rows in seen.items():
         if name not in files:
             cure = 'add the image or remove its rows'
             fault = f'{name!r} is missing in {path.parent}; {cure}'
-            faults.append((min(rows.values()), fault))
+            table.faults.append((min(rows.values()), fault))
         elif len(rows) == 2:
-            faults.append((rows[False], f'{name!r} has points in other rows; remove this one'))
-    if faults:
-        raise UserError(_message(path, sorted(faults)))
-    if not table:
+            fault = f'{name!r} has points in other rows; remove this one'
+            table.faults.append((rows[False], fault))
+    tables.raise_faults(path, table.faults)
+    if not points:
         raise UserError(f'{path} names no image; write a row for each person below the header')
-    return table
+    return points
 
 
-def parse(fields: list[str]) -> tuple[str, Point | None]:
+def parse(fields: Mapping[str, str]) -> tuple[str, Point | None]:
     """The image's name and (x, y) px, None where both are empty; ValueError with the fault."""
-    if len(fields) != len(HEADER):
-        number = f'{len(fields)} field' + 's' * (len(fields) != 1)
-        raise ValueError(f'has {number}; write image,x,y, a name with a comma in double quotes')
-    name, x, y = fields
+    name, x, y = (fields[title] for title in HEADER)
     if not name.strip():
         raise ValueError('names no image; write its file name or remove the row')
     if pathlib.PurePath(name).name != name:
@@ -63,44 +61,11 @@ def parse(fields: list[str]) -> tuple[str, Point | None]:
 
 
 def _number(axis: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = tables.number(text)
+    if math.isnan(value):
         cure = 'write px such as 12.5, or leave both empty for an image without people'
         raise ValueError(f'{axis}={text!r} is not a finite number; {cure}')
     return value
-
-
-def _rows(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
-    """(row number, fields) below the header, empty rows left out."""
-    with path.open(encoding='utf-8-sig', newline='') as file:
-        reader = csv.reader(file, strict=True)
-        row = 1
-        try:
-            header = next(reader, [])
-            if [field.strip() for field in header] != HEADER:
-                found = ','.join(header)[:SHOWN]
-                raise UserError(f'{path} row 1: the header is {found!r}; it must be image,x,y')
-            row = reader.line_num + 1
-            for fields in reader:
-                if any(field.strip() for field in fields):
-                    yield row, fields
-                row = reader.line_num + 1
-        except UnicodeDecodeError:
-            raise UserError(f'{path} is not UTF-8 text; save it as CSV in UTF-8') from None
-        except csv.Error as error:
-            cure = 'check its double quotes'
-            raise UserError(f'{path} row {row}: {error}; {cure}') from None
-
-
-def _message(path: pathlib.Path, faults: list[tuple[int, str]]) -> str:
-    lines = [f'{path} row {row}: {fault}' for row, fault in faults]
-    if len(lines) > 1:
-        lines[0] += f' (the first of {len(lines)} faults)'
-    more = [f'and {len(lines) - BAD_SHOWN} more'] if len(lines) > BAD_SHOWN else []
-    return '\n'.join(lines[:BAD_SHOWN] + more)
 
 
 def write(path: pathlib.Path, table: Mapping[str, Iterable[Iterable[float]]]) -> None:

@@ -10,7 +10,15 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from data_prep.files import child
-from data_prep.source import Item, Listing, Source, read_image, score_features
+from data_prep.source import (
+    TINY_MARKER,
+    BadFile,
+    Item,
+    Listing,
+    Source,
+    read_image,
+    score_features,
+)
 from data_prep.tid2013 import source as tid2013
 from data_prep.tid2013_kodak import scores
 from rank_ssl.errors import UserError
@@ -26,6 +34,7 @@ KINDS = {number: tid2013.KINDS[number] for number in NUMBERS}
 REFERENCES = tid2013.REFERENCES['natural']
 LEVELS = tid2013.LEVELS
 SCALE = tid2013.Tid2013Source.scale
+KODAK_SHAPES = ((512, 768), (768, 512))  # (H, W) px
 SHAPE = (384, 512)  # (H, W) px of TID2013's references, crops of Kodak's images
 # Where a crop is known to start, (y, x) px: found pixel for pixel. The others take the centre.
 CORNERS = {3: (44, 73), 4: (206, 0), 6: (43, 66), 8: (4, 71), 19: (255, 0)}
@@ -151,10 +160,13 @@ class Tid2013KodakSource(Source):
         workers = os.cpu_count() or 1
         if self._pool is None:
             self._pool = concurrent.futures.ThreadPoolExecutor(workers)
+        assert self.folder is not None
+        tiny = (self.folder / TINY_MARKER).exists()
         at = self._groups.index(group)
         for ahead in self._groups[at : at + workers + 1]:
             if ahead not in self._made:
-                self._made[ahead] = self._pool.submit(make, self._images[ahead[0]], *ahead)
+                path = self._images[ahead[0]]
+                self._made[ahead] = self._pool.submit(make, path, *ahead, any_shape=tiny)
         for done in [other for other in self._made if other < group]:
             del self._made[done]
         return self._made[group].result()
@@ -170,12 +182,21 @@ class Tid2013KodakSource(Source):
 
 
 def make(
-    path: pathlib.Path, reference: int, number: str
+    path: pathlib.Path, reference: int, number: str, *, any_shape: bool = False
 ) -> dict[int, tuple[float, calibrate.Found, bytes]]:
-    """Level -> wanted PSNR in dB, the image found and its PNG bytes; raises BadFile."""
+    """Level -> wanted PSNR in dB, the image found and its PNG bytes; raises BadFile.
+
+    An image that is not of Kodak's shape is bad, unless any shape will do.
+    """
     from data_prep.tid2013_kodak import calibrate
 
-    image = crop(read_image(path)[1], reference)
+    image = read_image(path)[1]
+    if image.shape[:2] not in KODAK_SHAPES and not any_shape:
+        height, width = image.shape[:2]
+        raise BadFile(
+            f"{path}: has {width}x{height} px, Kodak's images have 768x512 or 512x768: get it again"
+        )
+    image = crop(image, reference)
     found = calibrate.levels(image, KINDS[number], reference=reference, number=int(number))
     return {
         level: (wanted, one, encode(one.image))

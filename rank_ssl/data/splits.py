@@ -21,7 +21,8 @@ class Splits:
     validation: Records
     test: Records
     partial: bool  # the copy of the data set is incomplete, by the user's leave
-    fingerprint: str  # of the sources and of the rows chosen
+    fingerprint: str  # of the labeled source and of the rows chosen
+    unlabeled_fingerprint: str = ''  # of the folders; '' where there is none
 
 
 def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> Splits:
@@ -33,6 +34,7 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
     alone. Raises UserError where a split that is needed would be empty.
     """
     data = config.data
+    _check_kind(config, main, folders)
     published = 'test' in main.splits
     train = main.records('train' if published else 'all')
     test = main.records('test') if published else train
@@ -68,7 +70,7 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
         unlabeled += train.take(chosen['labeled'])
     for folder in folders:
         unlabeled += folder.records('train')
-    if config.ranked and not len(unlabeled):
+    if config.needs_unlabeled and config.mode == 'train' and not len(unlabeled):
         raise UserError(
             f'config.data.labels={data.labels} leaves no unlabeled image to rank: set '
             'config.data.unlabeled_labeled=true, name folders in config.data.unlabeled_dirs, '
@@ -80,8 +82,28 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
         validation=train.take(chosen['validation']),
         test=test.take(tested[:: data.test_stride]),
         partial=any(p.report['partial'] for p in (main, *folders)),
-        fingerprint=_fingerprint(main, folders, chosen),
+        fingerprint=_fingerprint([main], chosen),
+        unlabeled_fingerprint=_fingerprint(folders, {}) if folders else '',
     )
+
+
+def _check_kind(config: Config, main: Prepared, folders: Sequence[Prepared]) -> None:
+    """Raises UserError for a data set that lacks what the task reads."""
+    split = 'train' if 'train' in main.splits else 'all'
+    record = main.records(split).raw(0)
+    try:
+        config.task.label(record)
+    except KeyError as error:
+        raise UserError(
+            f'config.data.dataset={config.data.dataset} holds no {error}, which the task '
+            f'{type(config.task).__name__} reads: name a data set of its kind'
+        ) from None
+    for folder in folders:
+        if 'train' not in folder.splits:
+            raise UserError(
+                f'config.data.unlabeled_set={config.data.unlabeled_set} is no set of unlabeled '
+                'images: use image_folder, ladders or waterloo'
+            )
 
 
 def _groups(records: Records, prepared: Prepared) -> list[np.ndarray]:
@@ -103,13 +125,14 @@ def _check_left(data: Data, total: int, left: int, held_out: int) -> None:
     if left >= 1:
         return
     shares = f'config.data.validation={data.validation}'
-    if held_out:
-        shares = f'config.data.test_share={data.test_share} and {shares}'
-        what = f'{total} references'
-    else:
-        what = f'{total} training images'
+    if not held_out:
+        raise UserError(
+            f'{shares} leaves none of the {total} training images to train on; use less, or '
+            'prepare more images'
+        )
     raise UserError(
-        f'{shares} leaves none of the {what} to train on; use less, or prepare more images'
+        f'config.data.test_share={data.test_share} and {shares} leave none of the {total} '
+        'references to train on; use less, and prepare at least 3'
     )
 
 
@@ -129,9 +152,9 @@ def _references(records: Records) -> set[str]:
     return {record['reference'] for record in records.annotations} - {''}
 
 
-def _fingerprint(main: Prepared, folders: Sequence[Prepared], chosen: dict[str, np.ndarray]) -> str:
+def _fingerprint(sources: Sequence[Prepared], chosen: dict[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
-    for prepared in (main, *folders):
+    for prepared in sources:
         digest.update(prepared.report['fingerprint'].encode())
     for name, rows in chosen.items():
         digest.update(f'{name} {rows.tolist()}'.encode())

@@ -39,10 +39,16 @@ def encode_fine(image: np.ndarray, step: int) -> bytes:
     """
     if not 1 <= step <= 255:
         raise ValueError(f'{step=} must lie in 1..255')
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(
-        buffer, 'JPEG', qtables=[[step] * 64] * 2, subsampling='4:4:4', optimize=True
-    )
+    picture, tables = Image.fromarray(image), [[step] * 64] * 2
+    for optimize in (True, False):
+        buffer = io.BytesIO()
+        try:
+            picture.save(buffer, 'JPEG', qtables=tables, subsampling='4:4:4', optimize=optimize)
+        except OSError:
+            if not optimize:
+                raise
+            continue  # noise that outgrows the buffer Pillow has for an optimized file
+        break
     return buffer.getvalue()
 
 

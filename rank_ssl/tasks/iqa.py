@@ -1,6 +1,7 @@
 """Image quality assessment (section 4): ladders of distortions whose quality has a known order."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,8 +78,12 @@ class IQA:
             raise UserError(
                 f'config.task.dropout={self.dropout} must be 0 or greater and below 1; use 0.5'
             )
-        if not self.head_std >= 0:
+        if not 0 <= self.head_std < math.inf:
             raise UserError(f'config.task.head_std={self.head_std} must be 0 or greater; use 0.001')
+        if not math.isfinite(self.head_bias):
+            raise UserError(
+                f'config.task.head_bias={self.head_bias} must be finite; use the mean score'
+            )
 
     def _chains(self) -> tuple[str, ...]:
         named = tuple(filter(None, map(str.strip, self.chains.split(','))))

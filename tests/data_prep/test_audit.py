@@ -165,6 +165,15 @@ def test_means_by_level():
     ]
 
 
+def test_a_chain_that_changes_nothing_is_left_out_of_the_mean_psnr():
+    same = [measured([np.inf] * 3, [0, 0, 0], [[0, 0, 0], [0, 0, 0]])]
+    rows = table(audit.levels_table({**FOUND, 'saturation': same}), 'TID2013')
+    assert rows[3][1:3] == ['saturation', 'inf / inf']
+    assert rows[4][1:4] == ['mean of all chains, PSNR of 2 of 3', '33.0 / 25.0', 'inf / inf']
+    rows = table(audit.levels_table({'saturation': same}), 'TID2013')
+    assert rows[2][1:3] == ['mean of all chains, PSNR of 0 of 1', 'inf / inf']
+
+
 def test_pairs_by_measure():
     rows = table(audit.order_table(FOUND), 'chain')
     # jpeg: one pair of three has equal areas; of its crops, three pairs of twelve. blockwise: one
@@ -206,6 +215,49 @@ def test_the_command_prints_and_writes(run, folder, tmp_path, monkeypatch):
     assert run(folder, '--ladder=live')[1] == text
     other = run(folder, '--ladder=live', '--seed=1')[1]
     assert table(other, 'chain') != table(text, 'chain')
+
+
+def test_bad_images_are_left_out_listed_and_counted(run, folder, tmp_path):
+    text = run(folder, '--ladder=live')[1]
+    (folder / '0.jpg').write_bytes(b'no image')
+    Image.new('RGB', (30, 10)).save(folder / 'small.png')
+    out = tmp_path / 'out'
+    code, found, err = run(folder, '--ladder=live', f'--out={out}')
+    assert code == 0, err
+    assert found.startswith(f'# The live ladder on 2 images of {folder}, 2 left out as unusable\n')
+    left = [line for line in err.splitlines() if line.startswith('left out: ')]
+    assert len(left) == 2 and left[0].startswith(f'left out: {folder}/0.jpg: ')
+    assert left[1] == f'left out: {folder}/small.png has 10 x 30 px, SSIM needs 11: remove it'
+    assert len(table(found, 'TID2013')) == len(table(text, 'TID2013'))
+    assert Image.open(out / 'ladders.png').format == 'PNG'
+    code, found, err = run(folder, '--images=1')
+    assert (code, found, err.count('\n')) == (2, '', 1) and err.startswith(f'error: {folder}/0.jpg')
+    for path in (folder / 'a.jpg', folder / 'below' / 'b.jpg'):
+        path.unlink()
+    code, found, err = run(folder)
+    assert (code, found, err.count('\n')) == (2, '', 1)
+    assert err.endswith('(2 images, none of them usable)\n')
+
+
+def test_the_pixels_of_the_first_usable_image_alone_are_kept():
+    one = measured([99, 30, 20], [0, 1, 1], [[0, 0.5, 1], [0, 1, 1]])
+    bad = audit.BadFile('x')
+    stream = [('jpeg', bad), ('jpeg', one), ('jpeg', one), ('blockwise', one), ('jpeg', bad)]
+    found, messages = audit._collect(iter(stream))
+    assert [len(every.centre) for every in found['jpeg']] == [3, 0]
+    assert found['jpeg'][1].centre.base is None  # a view would keep all of it
+    assert len(found['blockwise'][0].centre) == 3 and messages == ['x']
+
+
+@pytest.mark.parametrize('cores', [1, 3])
+def test_work_goes_no_further_ahead_than_two_tasks_per_core(monkeypatch, cores):
+    monkeypatch.setattr(audit.os, 'cpu_count', lambda: cores)
+    begun = []
+    results = audit._in_threads(lambda task: begun.append(task) or -task, range(40))
+    for taken, result in enumerate(results):
+        assert result == -taken
+        assert len(begun) <= taken + 2 * cores
+    assert sorted(begun) == list(range(40))
 
 
 def test_the_first_images_are_taken(folder):

@@ -11,6 +11,10 @@ from data_prep.biq2021 import made, source
 TRAIN = ['ss01 (1).jpg,0.5', 'ss02 (2).jpg,0.0000', 'ss03 (10).jpg,1']
 TEST = ['ss01 (7).jpg,0.25', 'ss03 (8).jpg,0.75']
 PUBLISHED = '{} (Images and MOS).csv'
+EARLIER = (
+    "scores of train.csv and test.csv: an earlier version, where they are the repository's own, of "
+    'those in Train (Images and MOS).csv and Test (Images and MOS).csv'
+)
 
 
 @pytest.fixture
@@ -59,7 +63,8 @@ def test_the_real_part_is_refused_or_partial_and_comes_back(real_data, run, read
     assert record['partial'] is True and record['splits'] == {'train': 560, 'test': 160}
     assert record['scores']['test'][0] == 0 and record['references'] == {'train': 0, 'test': 0}
     assert record['scale'] == {'low': 0, 'high': 1, 'lower_is_better': False, 'unit': 'MOS'}
-    assert record['kinds'] == {} and record['notes'] == record['bad_files'] == []
+    assert record['kinds'] == {} and record['bad_files'] == []
+    assert record['notes'] == [EARLIER]
     assert 'MOS 0..0.9287 of 0..1, higher is better; no references' in err
     shapes = {(e['height'], e['width']) for e in splits['train'] + splits['test']}
     assert shapes == {(512, 512), (356, 356)}
@@ -92,16 +97,18 @@ def test_every_spelling_of_the_tables_is_read(folder, prepare, read_back, names,
 
 def test_the_final_tables_come_before_the_older_ones(folder, prepare, read_back):
     write(folder, [row.replace('0.5', '0.4') for row in TRAIN], names=PUBLISHED)
-    examples = read_back(prepare()[1].strip())[1]['train']
-    assert examples[0]['score'] == np.float32(0.4)
+    record, splits = read_back(prepare()[1].strip())
+    assert splits['train'][0]['score'] == np.float32(0.4) and record['notes'] == []
 
 
 def test_columns_in_another_order_and_others_are_read(folder, prepare, read_back):
-    rows = [','.join(['0.1', *row.split(',')[::-1]]) for row in TRAIN]
-    (folder / 'train.csv').write_text('\n'.join(['Std,MOS,Image Name', *rows]))
+    rows = [','.join(['0.1', *row.split(',')[::-1], 'x', 'y']) for row in TRAIN]
+    (folder / 'train.csv').write_text('\n'.join(['Std,MOS,Image Name,Level,Reference', *rows]))
     code, out, err = prepare()
     assert code == 0, err
-    assert [e['score'] for e in read_back(out.strip())[1]['train']] == [0.5, 0.0, 1.0]
+    train = read_back(out.strip())[1]['train']
+    assert [e['score'] for e in train] == [0.5, 0.0, 1.0]
+    assert all((e['level'], e['reference']) == (0, b'') for e in train)
 
 
 @pytest.mark.parametrize('gone', ['train.csv', 'test.csv', 'Images'])
@@ -125,7 +132,7 @@ def test_a_missing_image_is_named_or_skipped_and_others_are_counted(
     code, out, err = prepare('--on_bad=skip')
     assert code == 0 and 'biq2021 default is partial (train 2 of 3, test 2 of 2)' in err
     note = 'left out 1 of 5 files in Images, which no table names, such as ss03 (99).jpg'
-    assert read_back(out.strip())[0]['notes'] == [note]
+    assert read_back(out.strip())[0]['notes'] == [EARLIER, note]
 
 
 def test_fewer_rows_are_incomplete(folder, prepare):
@@ -149,8 +156,31 @@ FAULTS = {
     '/ss01 (3).jpg,0.5': 'is no path below the folder',
     'ss01 (7).jpg,0.9': "'ss01 (7).jpg' stands in row 2 already, there with mos=0.25; keep one",
     'ss01 (7).jpg,0.25': "'ss01 (7).jpg' stands in row 2 already",
+    'SS01 (7).JPG,0.9': "'SS01 (7).JPG' stands in row 2 already, there with mos=0.25; keep one",
     'ss01 (1).jpg,0.5': "'ss01 (1).jpg' stands in train.csv too; remove one of them",
+    'ss01 (1).JPG,0.5': "'ss01 (1).JPG' stands in train.csv too; remove one of them",
+    'ss01 (3).jpg,0_1': "mos='0_1' is not a finite number",
 }
+
+
+def test_names_in_another_case_than_the_file_are_read(folder, prepare, read_back):
+    write(folder, [row.upper() for row in TRAIN])
+    code, out, err = prepare()
+    assert code == 0, err
+    example = read_back(out.strip())[1]['train'][1]
+    assert example['id'] == b'train/SS02 (2).JPG'
+    assert example['image'] == (folder / 'Images' / 'ss02 (2).jpg').read_bytes()
+
+
+def test_two_files_that_differ_in_case_alone_are_one_line(folder, prepare, picture):
+    (folder / 'Images' / 'SS01 (1).jpg').write_bytes(picture(9))
+    if len(list((folder / 'Images').iterdir())) == 5:
+        pytest.skip('names differ here whatever their case')
+    code, _, err = prepare('--on_bad=skip', '--allow_partial')
+    assert code == 2 and err == (
+        f'error: {folder}/Images holds SS01 (1).jpg and ss01 (1).jpg, names that differ in case '
+        'alone; remove or rename one\n'
+    )
 
 
 @pytest.mark.parametrize('row', FAULTS)
@@ -166,6 +196,8 @@ def test_a_fault_in_a_row_is_one_line(folder, prepare, row):
     [
         ('image,score', "row 1: the header is 'image,score'; it must be image,mos or Image Name"),
         ('image;mos', "row 1: the header is 'image;mos'"),
+        ('image,mos,mos', "'image,mos,mos'; it holds 'mos' twice, and must name each once"),
+        ('Image Name,mos,image', "it holds 'image' twice, and must name each once"),
         ('ss01 (9).jpg,0.2', "row 1: the header is 'ss01 (9).jpg,0.2'"),
     ],
 )

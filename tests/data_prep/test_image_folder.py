@@ -102,6 +102,28 @@ def test_a_folder_without_images_or_with_bad_ones_alone_is_an_error(tmp_path, ru
     assert code == 2 and 'no usable example' in err and 'a.jpg' in err
 
 
+@pytest.mark.parametrize('name', ['image_folder', 'ladders'])
+def test_the_environment_names_no_folder_all_of_which_is_taken(
+    tmp_path, run, picture, monkeypatch, name
+):
+    (tmp_path / 'labelled').mkdir()
+    (tmp_path / 'labelled' / 'test.jpg').write_bytes(picture(1))
+    monkeypatch.setenv('RANK_SSL_DATA', str(tmp_path))
+    code, out, err = run(name)
+    assert (code, out, err.count('\n')) == (2, '', 1)
+    assert err.startswith(f'error: {name} needs --manual_dir=DIR, whose images are all taken')
+
+
+@pytest.mark.parametrize('name', ['image_folder', 'ladders'])
+def test_a_folder_of_the_sets_name_comes_first(tmp_path, run, read_back, picture, name):
+    for place in (name, 'labelled'):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f'{place}.jpg').write_bytes(picture(1, (40, 60)))
+    out = run(name, f'--manual_dir={tmp_path}')[1]
+    assert [e['id'].decode() for e in read_back(out.strip())[1]['train']] == [f'{name}.jpg']
+    assert run(name, f'--manual_dir={tmp_path / name}')[:2] == (0, out)
+
+
 def test_no_copy_of_a_folder_stands_in_for_another_or_for_none(tmp_path, run, picture):
     folder = tmp_path / 'set'
     folder.mkdir()

@@ -145,6 +145,38 @@ def test_odd_images_stay_with_their_bytes(folder, write, prepare, read_back):
     assert record['notes'] == [note] and note in err
 
 
+@pytest.mark.parametrize('name', ['gone.jpg', 'deep/er'])
+def test_a_missing_image_is_an_error_or_skipped(folder, write, prepare, read_back, name):
+    path = write('image,score', 'a.jpg,1', f'{name},2')
+    code, out, err = prepare()
+    assert (code, out) == (2, '') and err.splitlines()[-2].endswith(
+        '1 file is unusable; mend or remove them, or leave them out with --on_bad=skip'
+    )
+    said = f'{folder}/{name}: missing, though {path} row 3 names it'
+    assert err.splitlines()[-1] == f'  {said}'
+    code, out, err = prepare('--on_bad=skip')
+    assert code == 0 and f'skipped: {said}' in err
+    assert list(labels(read_back(out.strip())[1])) == ['a.jpg']
+
+
+def test_blanks_around_a_name_are_dropped_where_the_file_has_none(
+    folder, write, prepare, read_back, picture
+):
+    (folder / ' b.jpg').write_bytes(picture(8))
+    (folder / 'd\\e.jpg').write_bytes(picture(9))
+    write('image,score', ' a.jpg  ,1', ' b.jpg,2', 'd\\e.jpg,3')
+    code, out, err = prepare()
+    assert code == 0, err
+    assert set(labels(read_back(out.strip())[1])) == {'a.jpg', ' b.jpg', 'd\\e.jpg'}
+
+
+def test_type_is_another_name_of_kind(write, prepare, read_back):
+    write('image,Type,score', 'a.jpg,blur,1')
+    code, out, err = prepare()
+    assert code == 0, err
+    assert labels(read_back(out.strip())[1]) == {'a.jpg': (1, '', 'blur', 0)}
+
+
 def test_a_damaged_image_is_an_error_or_skipped(folder, prepare, read_back):
     (folder / 'a.jpg').write_bytes(b'no image')
     code, out, err = prepare()
@@ -197,8 +229,10 @@ FAULTS = {
     'a.jpg,1,1e10,train': "level='1e10' is no whole number",
     'a.jpg,1,,val': "split='val' is not known; write train or test",
     'a.jpg,1,,': "split='' is not known",
-    'gone.jpg,1,,test': "'gone.jpg' is missing in {}; add the image or remove its row",
-    'deep/er,1,,test': "'deep/er' is missing in {}",
+    'a.jpg,1_0,,train': "score='1_0' is not a finite number",
+    'a.jpg,1,1_0,train': "level='1_0' is no whole number",
+    'deep\\er\\b.png,1,,test': "'deep\\\\er\\\\b.png' is missing in {}; write / between folders",
+    ' c é.jpg ,9,,test': "'c é.jpg' stands in row 3 already",
     '../a.jpg,1,,test': "'../a.jpg' is no path below the folder; write it relative, without ..",
     '/a.jpg,1,,test': "'/a.jpg' is no path below the folder",
     ' ,1,,test': 'names no image; write its file name or remove the row',
@@ -220,9 +254,9 @@ def test_a_fault_in_a_row_is_one_line_with_file_and_row(folder, write, prepare, 
 
 
 def test_all_faults_are_told_together(write, prepare):
-    path = write('image,score', 'z.jpg,1', 'a.jpg,x', 'a.jpg', *(f'z{i}.jpg,1' for i in range(30)))
+    path = write('image,score', '/z.jpg,1', 'a.jpg,x', 'a.jpg', *(f'z{i}.jpg,' for i in range(30)))
     first, *rest = prepare()[2].splitlines()
-    assert first.startswith(f"error: {path} row 2: 'z.jpg' is missing")
+    assert first.startswith(f"error: {path} row 2: '/z.jpg' is no path")
     assert first.endswith('(the first of 33 faults)')
     assert "row 3: score='x'" in rest[0] and 'row 4: has 1 field' in rest[1]
     assert len(rest) == 20 and rest[-1] == '  and 13 more'
@@ -257,8 +291,13 @@ def test_a_split_without_images_is_one_line(write, prepare, split):
         (b'image,quality\na.jpg,1\n', "row 1: the header is 'image,quality'"),
         (b'image,score,dmos\na.jpg,1,1\n', 'it must hold image and one of score, mos, dmos'),
         (b'image,score,score\na.jpg,1,1\n', 'each once'),
+        (b'image,score,type,kind\na.jpg,1,x,y\n', "it holds 'kind' twice, and must name each once"),
+        (b'image,score,level,level\na.jpg,1,1,2\n', "it holds 'level' twice"),
         (b'image,score,,kind\na.jpg,1,,x\n', "remove '': it may hold image and one of"),
-        (b'image,score,refrence\na.jpg,1,x\n', "remove 'refrence': it may hold image and one of"),
+        (
+            b'image,score,refrence\na.jpg,1,x\n',
+            "rename or remove 'refrence': it may hold image and one of",
+        ),
         (b'# range 0 1\n\nimage\n', "row 3: the header is 'image'"),
         (b'# range 0 1\n', "row 2: the header is ''"),
         (b'image,score\n\n,\n', 'names no image; write a row for each one below the header'),
@@ -266,6 +305,7 @@ def test_a_split_without_images_is_one_line(write, prepare, split):
         (b'# range 0\nimage,score\na.jpg,1\n', 'is not like # range 0 100'),
         (b'# range 0 inf\nimage,score\na.jpg,1\n', 'is not like # range 0 100'),
         (b'# range nan 1\nimage,score\na.jpg,1\n', 'is not like # range 0 100'),
+        (b'# range 0 1_0\nimage,score\na.jpg,1\n', 'is not like # range 0 100'),
         (b'# range a b\nimage,score\na.jpg,1\n', 'is not like # range 0 100'),
         (b'# scores of May\nimage,score\na.jpg,1\n', "'# scores of May' is not like"),
         (b'image,score\ncaf\xe9.jpg,1\n', 'is not UTF-8 text; save it as CSV in UTF-8'),
@@ -321,6 +361,15 @@ def test_scores_on_the_scale_pass_and_others_do_not(value, low, high):
             scores.parse_score(repr(value), scale)
 
 
+def test_scores_beyond_32_bits_are_refused():
+    largest = float(np.finfo(np.float32).max)
+    for value in (largest, -largest):
+        assert np.isfinite(np.float32(scores.parse_score(repr(value), None)))
+    for text in ('1e39', '-3.5e38'):
+        with pytest.raises(ValueError, match=f'score={text} is beyond 32-bit numbers; give'):
+            scores.parse_score(text, None)
+
+
 def test_near_duplicates_are_sought_across_references_and_splits_only(picture):
     image = np.asarray(Image.open(io.BytesIO(picture(3, (120, 160)))))
     validator = validate.Validator()
@@ -358,7 +407,7 @@ def test_plain_tfds_use_prepares_and_refuses(folder, write, tmp_path):
     assert len(builder.as_data_source('all')) == 3
     assert 'one quality score each' in builder.info.description
     write('image,score', 'gone.jpg,1')
-    with pytest.raises(UserError, match="row 2: 'gone.jpg' is missing"):
+    with pytest.raises(UserError, match='gone.jpg: missing, though .* row 2 names it'):
         build(tmp_path / 'tfds2')
 
 

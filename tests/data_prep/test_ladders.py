@@ -1,6 +1,7 @@
 """Ladder sets: what is stored beside pristine images, and in which order and form."""
 
 import io
+import itertools
 import os
 
 import numpy as np
@@ -9,14 +10,20 @@ from PIL import Image
 
 from data_prep.ladders import reader
 from data_prep.waterloo.source import WaterlooSource
-from rank_ssl.ops import images, ladders
+from rank_ssl.ops import codecs, images, ladders
 
 KEYS = ('jpeg2000', 'denoised_1', 'denoised_2', 'denoised_3', 'denoised_4')
 
 
-def _pixels(seed: int, shape: tuple[int, int] = (40, 56)) -> np.ndarray:
+def _smooth(seed: int, shape: tuple[int, int] = (80, 112)) -> np.ndarray:
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
     return np.array(Image.fromarray(coarse).resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+def _pixels(seed: int, shape: tuple[int, int] = (80, 112)) -> np.ndarray:
+    """A picture with grain, whose PNG is larger than what is stored beside it."""
+    grain = np.random.default_rng(seed).normal(0, 5, (*shape, 3))
+    return np.clip(np.rint(_smooth(seed, shape) + grain), 0, 255).astype(np.uint8)
 
 
 @pytest.fixture
@@ -35,14 +42,14 @@ def test_features_are_the_image_and_its_costly_levels(tmp_path, run, read_back):
     folder = tmp_path / 'photos é'
     (folder / 'deep').mkdir(parents=True)
     Image.fromarray(_pixels(0)).save(folder / 'b.jpg')
-    Image.fromarray(_pixels(1, (33, 70))).save(folder / 'deep' / 'a.png')
+    Image.fromarray(_pixels(1, (73, 130))).save(folder / 'deep' / 'a.png')
     code, out, err = run('ladders', f'--manual_dir={folder}')
     assert code == 0, err
     record, splits = read_back(out.strip())
     assert list(splits) == ['train'] and record['expected'] == {'train': 2}
     examples = splits['train']
     assert [e['id'].decode() for e in examples] == ['b.jpg', 'deep/a.png']
-    assert [(e['height'], e['width']) for e in examples] == [(40, 56), (33, 70)]
+    assert [(e['height'], e['width']) for e in examples] == [(80, 112), (73, 130)]
     for example in examples:
         id = example['id'].decode()
         assert example['image'] == (folder / id).read_bytes()
@@ -84,6 +91,62 @@ def test_the_notes_say_what_is_added_against_png(tmp_path, run, read_back):
     assert f'of {(tmp_path / "a.png").stat().st_size} bytes as PNG' in record['notes'][0]
 
 
+def test_what_is_stored_stays_below_the_png_and_is_counted(tmp_path, run, read_back):
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    Image.fromarray(_smooth(3)).save(folder / 'smooth.png')
+    Image.new('RGB', (64, 64)).save(folder / 'flat.png')
+    Image.fromarray(_pixels(3)).save(folder / 'grain.png')
+    code, out, err = run('ladders', f'--manual_dir={folder}')
+    assert code == 0, err
+    record, splits = read_back(out.strip())
+    examples = {e['id'].decode(): e for e in splits['train']}
+    for id, example in examples.items():
+        image = images.decode(example['image'])
+        buffer = io.BytesIO()
+        Image.fromarray(image).save(buffer, 'PNG')
+        kept = {key: example[key] for key in KEYS}
+        assert sum(map(len, kept.values())) < buffer.tell()
+        whole = ladders.costly(image, id)
+        assert all(kept[key] in (b'', whole[key]) for key in KEYS)
+        left = {key: len(whole[key]) for key in KEYS if not kept[key]}
+        if id == 'grain.png':
+            assert not left
+        else:  # the largest are left, and the least of them would not have fitted in
+            stored = [len(kept[key]) for key in KEYS if kept[key]]
+            assert min(left.values()) >= max(stored, default=0)
+            assert sum(stored) + min(left.values()) >= buffer.tell()
+        for chain in ('jpeg2000', 'denoising'):
+            made = ladders.ladder(np.random.default_rng(0), image, chain, size=32, stored=kept)
+            assert made.shape == (5, 32, 32, 3)
+    note = '2 of 3 images lack stored levels, as all would take no less than the image as PNG'
+    assert any(line.startswith(note) for line in record['notes']) and note in err
+
+
+def test_equal_jpeg2000_levels_and_gray_images_are_counted(tmp_path, run, read_back):
+    folder = tmp_path / 'set'
+    folder.mkdir()
+    gray = _pixels(1, (240, 320))[..., 0]
+    Image.fromarray(gray).save(folder / 'gray.png')
+    Image.fromarray(np.stack([gray] * 3, -1)).save(folder / 'gray_too.png')
+    for n, shape in enumerate([(240, 320), (48, 48), (300, 260)]):
+        Image.fromarray(_pixels(n, shape)).save(folder / f'{n}.png')
+    code, out, err = run('ladders', f'--manual_dir={folder}')
+    assert code == 0, err
+    record, splits = read_back(out.strip())
+    equal = []
+    for example in splits['train']:
+        levels = [codecs.decode_layer(example['jpeg2000'], k).tobytes() for k in range(5)]
+        equal.append(any(a == b for a, b in itertools.pairwise(levels)))
+    assert equal == [False, True, False, False, False]
+    note = (
+        '1 of 5 images have neighbouring JPEG2000 levels with equal pixels, as small ones may; '
+        '2 of 5 images are gray, which saturation does not change'
+    )
+    assert note in record['notes'] and note in err
+    assert record['notes'][2].startswith('1 of 5 images lack stored levels')  # the small one
+
+
 @pytest.mark.parametrize('cores', [1, 3])
 def test_order_and_bytes_are_those_of_one_after_another(tmp_path, waterloo, monkeypatch, cores):
     expected = []
@@ -117,6 +180,17 @@ def test_a_bad_image_between_others_is_reported_alone(tmp_path, run, read_back):
         b'3.png',
         b'5.png',
     ]
+
+
+def test_levels_that_cannot_be_encoded_are_a_bad_file(tmp_path, run, monkeypatch):
+    def fail(image, id):
+        raise OSError('broken data stream when writing image file')
+
+    Image.fromarray(_pixels(0)).save(tmp_path / 'a.png')
+    monkeypatch.setattr(ladders, 'costly', fail)
+    code, _, err = run('ladders', f'--manual_dir={tmp_path}')
+    said = f'{tmp_path}/a.png: its levels were not encoded (broken data stream when writing image'
+    assert code == 2 and said in err and '--data_dir' not in err
 
 
 def test_reading_ends_in_the_middle_without_waiting_for_all(waterloo):
@@ -168,6 +242,6 @@ def test_tiny(tmp_path, start, read_back, name):
     assert process.returncode == 0, err
     record, splits = read_back(out.strip())
     assert record['made'] and len(splits['train']) == 3
-    assert all(example[key] for example in splits['train'] for key in KEYS)
+    assert all(any(example[key] for key in KEYS) for example in splits['train'])
     if name == 'waterloo':
         assert sorted(os.listdir(tmp_path / 'tiny' / 'pristine_images'))[0] == '00001.bmp'

@@ -122,13 +122,16 @@ def test_scipy_reads_the_made_tables_as_matlab_ones(folder):
 
 
 def test_realigned_scores_come_first_and_others_are_reported(folder, prepare, read_back):
-    raw = {id: (dmos + 40, reference) for id, (dmos, reference) in LABELS.items()}
-    write(folder, raw, realigned=False)  # 151: raw scores have no declared range
+    raw = {id: (dmos / 2 + 40, reference) for id, (dmos, reference) in LABELS.items()}
+    write(folder, raw, realigned=False)
     code, out, err = prepare()
     assert code == 0 and read_back(out.strip())[1]['whole'][0]['score'] == 15.5
     (folder / 'dmos_realigned.mat').unlink()
     code, out, err = prepare()
-    assert code == 0 and read_back(out.strip())[1]['whole'][0]['score'] == 55.5
+    record, splits = read_back(out.strip())
+    assert code == 0 and splits['whole'][0]['score'] == 47.75
+    scale = {'low': -5, 'high': 105, 'lower_is_better': True, 'unit': 'DMOS'}
+    assert record['scale'] == scale
     assert 'scores of dmos.mat, which are not realigned over the types' in err
 
 
@@ -168,6 +171,26 @@ def test_more_copies_than_published_are_incomplete(folder, prepare, monkeypatch)
     monkeypatch.setattr(source, 'COPIES', TOTAL - 9)
     code, _, err = prepare()
     assert code == 2 and 'is incomplete: all 6 of 9' in err and 'refimgs/' in err
+
+
+@pytest.mark.parametrize('value', [-5.5, 105.5, 850.0])
+def test_a_raw_score_off_its_scale_is_one_line(folder, prepare, value):
+    (folder / 'dmos_realigned.mat').unlink()
+    write(folder, {**LABELS, 'jp2k/img2': (value, 'rapids.bmp')}, realigned=False)
+    code, _, err = prepare('--on_bad=skip', '--allow_partial')
+    assert (code, err) == (
+        2, f'error: {folder}/dmos.mat: dmos number 2 is {value:g}, outside -5..105; '
+        'unpack it again\n',
+    )  # fmt: skip
+
+
+def test_fewer_copies_than_published_are_one_line(folder, prepare, monkeypatch):
+    monkeypatch.setattr(source, 'COPIES', TOTAL - len(LABELS) + 1)
+    code, _, err = prepare('--on_bad=skip', '--allow_partial')
+    assert code == 2 and err == (
+        f'error: {folder}/dmos_realigned.mat: orgs flags 976 copies of references, not 977; '
+        'unpack it again\n'
+    )
 
 
 @pytest.mark.parametrize('gone', ['dmos_realigned.mat', 'refnames_all.mat'])

@@ -184,6 +184,7 @@ FAULTS = {
     'a.jpg,abc,2': "x='abc' is not a finite number",
     'a.jpg,1,nan': "y='nan' is not a finite number",
     'a.jpg,inf,1': "x='inf' is not a finite number",
+    'a.jpg,1_0,1': "x='1_0' is not a finite number",
     'a.jpg,1e999,1': "x='1e999' is not a finite number",
     '"a.jpg","1,5",2': "x='1,5' is not a finite number",
     'a.jpg,1,': "y='' is not a finite number",

@@ -105,7 +105,7 @@ def test_records_are_bitwise_repeatable(run, tmp_path):
         (['shanghaitech', '--tiny=3'], '--tiny=3 needs --tiny_dir=DIR'),
         (['shanghaitech', '--on_bad=drop'], "invalid choice: 'drop'"),
         (['shanghaitech', '--manual=x'], 'unrecognized arguments: --manual=x'),
-        (['image_folder'], 'needs --manual_dir (or $RANK_SSL_DATA)'),
+        (['image_folder'], 'image_folder needs --manual_dir=DIR, whose images are all taken'),
         (['points_folder'], 'needs --manual_dir (or $RANK_SSL_DATA)'),
         (['points_folder', '--part=part_A'], '--part=part_A: points_folder has default'),
         ([], 'required: name'),

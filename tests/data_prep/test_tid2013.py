@@ -121,6 +121,15 @@ def test_names_in_any_case_are_read(tmp_path, small, run, read_back):
     assert [e['score'] for e in examples] == [i / 4 for i in range(10)]
 
 
+def test_images_whose_names_differ_in_case_alone_are_one_line(folder, prepare):
+    (folder / 'distorted_images' / 'I01_01_1.bmp').write_bytes(bmp(99))
+    if len(list((folder / 'distorted_images').iterdir())) == 20:
+        pytest.skip('names differ here whatever their case')
+    code, _, err = prepare('--on_bad=skip')
+    assert code == 2 and err.count('\n') == 1
+    assert 'holds I01_01_1.bmp and i01_01_1.bmp, names that differ in case alone' in err
+
+
 def test_an_image_or_a_line_alone_is_named_or_skipped(folder, prepare, read_back):
     (folder / 'distorted_images' / 'i01_01_2.bmp').unlink()
     table = folder / 'mos_with_names.txt'
@@ -163,6 +172,7 @@ FAULTS = {
     '5 I01_01_6.bmp': 'is not like',
     '5 I00_01_1.bmp': 'is not like',
     '5 I03_01_1.bmp': 'is not like',
+    '1_0 I01_01_1.bmp': "MOS='1_0' is not a finite number",
     '5': 'is not like',
     '5 6 I01_01_1.bmp': 'is not like',
     '5 i01_01_2.BMP': 'i01_01_2.BMP stands in another line already; keep one',

@@ -21,7 +21,14 @@ from data_prep.tid2013_kodak.calibrate import Knob
 from rank_ssl.errors import UserError
 from rank_ssl.ops import distortions
 
+SHAPE = (60, 80)  # px, of what tiny_set writes
 GRAY = np.full((64, 64, 3), 128, np.uint8)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Takes the shape of tiny_set's images for that of Kodak's."""
+    monkeypatch.setattr(source, 'KODAK_SHAPES', (SHAPE,))
 
 
 def shift(amount):
@@ -35,7 +42,7 @@ def tiny_set(folder, *, references=(1, 2), numbers=('01', '08', '10'), table='ow
     made = {}
     for reference in references:
         coarse = np.random.default_rng(reference).integers(0, 256, (6, 8, 3), np.uint8)
-        picture = Image.fromarray(coarse).resize((80, 60), Image.Resampling.BICUBIC)
+        picture = Image.fromarray(coarse).resize(SHAPE[::-1], Image.Resampling.BICUBIC)
         picture.save(folder / 'kodak24' / f'kodim{reference:02d}.png')
         for number in numbers:
             for level in range(1, 6):
@@ -210,6 +217,7 @@ def test_crops(reference, shape, corner, size):
     assert np.array_equal(crop[0, 0], image[corner]) and np.array_equal(crop[-1, -1], image[last])
 
 
+@pytest.mark.usefixtures('small')
 def test_a_set_holds_pixels_scores_and_what_was_reached(tmp_path, run, read_back, monkeypatch):
     made = tiny_set(tmp_path / 'set')
     manual_dir = f'--manual_dir={tmp_path / "set"}'
@@ -240,9 +248,10 @@ def test_a_set_holds_pixels_scores_and_what_was_reached(tmp_path, run, read_back
     assert [e['image'] for e in again] == [e['image'] for e in examples]
 
 
+@pytest.mark.usefixtures('small')
 def test_what_misses_its_psnr_is_noted(tmp_path, run, read_back):
     tiny_set(tmp_path, references=(1,), numbers=('01', '10'))
-    image = Image.new('RGB', (40, 30), (128, 128, 128))  # JPEG keeps it at any quality
+    image = Image.new('RGB', SHAPE[::-1], (128, 128, 128))  # JPEG keeps it at any quality
     image.save(tmp_path / 'kodak24' / 'kodim01.png')
     code, out, err = run('tid2013_kodak', f'--manual_dir={tmp_path}', '--allow_partial')
     assert code == 0, err
@@ -254,6 +263,7 @@ def test_what_misses_its_psnr_is_noted(tmp_path, run, read_back):
     assert [e['psnr'] for e in jpeg] == [np.inf] * 5
 
 
+@pytest.mark.usefixtures('small')
 @pytest.mark.parametrize('place', ['', 'tid2013_kodak', 'pristine', 'tid2013', 'kodak24', 'csv'])
 def test_places_of_images_and_scores(tmp_path, run, read_back, place):
     made = tiny_set(
@@ -302,6 +312,7 @@ def test_missing_images_or_scores_are_one_line_and_the_tree(tmp_path, run):
     assert (code, out) == (2, '') and 'tid2013_kodak default is not in' in err.splitlines()[0]
 
 
+@pytest.mark.usefixtures('small')
 def test_a_missing_kodak_image_makes_it_incomplete(tmp_path, run, read_back):
     tiny_set(tmp_path, references=(1, 2), numbers=('01',))
     (tmp_path / 'kodak24' / 'kodim02.png').unlink()
@@ -314,15 +325,33 @@ def test_a_missing_kodak_image_makes_it_incomplete(tmp_path, run, read_back):
     assert {e['reference'] for e in examples} == {b'i01'} and record['partial'] is True
 
 
+@pytest.mark.usefixtures('small')
 def test_a_damaged_kodak_image_is_an_error_or_skipped(tmp_path, run, read_back):
     tiny_set(tmp_path, references=(1, 2), numbers=('01',))
     path = tmp_path / 'kodak24' / 'kodim02.png'
     path.write_bytes(path.read_bytes()[:300])
     flags = (f'--manual_dir={tmp_path}', '--allow_partial')
     code, _, err = run('tid2013_kodak', *flags)
-    assert code == 2 and f'{path}: ' in err
+    assert code == 2 and '1 file is unusable' in err and err.count(f'{path}: ') == 1
     code, out, err = run('tid2013_kodak', *flags, '--on_bad=skip')
     assert code == 0 and len(read(read_back, out)[1]) == 5
+
+
+@pytest.mark.usefixtures('small')
+def test_an_image_of_another_size_than_kodaks_is_an_error_or_skipped(tmp_path, run, read_back):
+    tiny_set(tmp_path, references=(1, 2), numbers=('01',))
+    path = tmp_path / 'kodak24' / 'kodim02.png'
+    Image.new('RGB', (384, 256)).save(path)
+    flags = (f'--manual_dir={tmp_path}', '--allow_partial')
+    code, _, err = run('tid2013_kodak', *flags)
+    said = f"{path}: has 384x256 px, Kodak's images have 768x512 or 512x768: get it again"
+    assert code == 2 and err.count(said) == 1
+    code, out, err = run('tid2013_kodak', *flags, '--on_bad=skip')
+    assert code == 0 and {e['reference'] for e in read(read_back, out)[1]} == {b'i01'}
+
+
+def test_kodaks_shapes_are_the_published_ones():
+    assert source.KODAK_SHAPES == ((512, 768), (768, 512))
 
 
 @pytest.mark.parametrize(
@@ -346,6 +375,9 @@ def test_faulty_tables_are_named(tmp_path):
     path = tmp_path / 'TID2013.txt'
     path.write_text('image,score\ni01_01_1.bmp,5\n')
     with pytest.raises(UserError, match='dis_img_path'):
+        scores.load(path)
+    path.write_text('dis_img_path,score,score\ni01_01_1.bmp,5,6\n')
+    with pytest.raises(UserError, match="row 1: .* it holds 'score' twice"):
         scores.load(path)
     path.write_text('dis_img_path,score\ni01_01_1.bmp,5\nI01_01_1.bmp,5\n')
     with pytest.raises(UserError, match='row 3: .*twice|row 3: .*already'):
