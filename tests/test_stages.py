@@ -146,7 +146,7 @@ def test_the_last_stage_can_be_evaluated_alone(play, tmp_path, capsys):
     capsys.readouterr()
     again = play(tmp_path / 'run', 'finetune', steps=4, mode='evaluate')
     assert again['test/mae'] == whole['test/mae']
-    assert 'changed since' not in capsys.readouterr().err
+    assert 'init_from' not in capsys.readouterr().err
 
 
 def test_a_finetuned_run_says_what_its_first_stage_ranked(play, tmp_path):

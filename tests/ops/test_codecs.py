@@ -65,6 +65,11 @@ def test_one_quantization_step_beats_the_standard_tables_at_equal_size():
     assert _psnr(image, codecs.decode_jpeg(fine)) > _psnr(image, sizes[nearest])
 
 
+def test_noise_that_no_optimized_file_holds_is_stored_all_the_same():
+    noise = np.random.default_rng(0).integers(0, 256, (150, 200, 3), np.uint8)
+    assert _psnr(noise, codecs.decode_jpeg(codecs.encode_fine(noise, 1))) > 45
+
+
 @pytest.mark.parametrize('ratio', [20, 52, 150])
 def test_a_jpeg2000_stream_has_the_size_its_ratio_says(ratio):
     image = _picture(3, (256, 320))
