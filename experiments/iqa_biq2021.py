@@ -35,6 +35,8 @@ def get_config(text: str = '') -> config.Config:
     if 'evidence' in given:
         _iqa.evidence(made, task)
         task.size = 128
+        made.optim.head_rate = 0.1  # the scale is a tenth of TID2013's
+        made.steps, made.eval_every = 200, 100
         made.data.allow_partial = True
     if 'smoke' in given:
         _iqa.smoke(made, task)
