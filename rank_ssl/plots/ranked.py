@@ -17,10 +17,13 @@ def ranked_set(
     images: Sequence[NDArray[Any]] | NDArray[Any],
     phi: ArrayLike,
     boxes: ArrayLike | None = None,
+    *,
+    name: str = 'source',
 ) -> Figure:
     """A source image and its K ranked images in order of phi, largest first (Fig. 2, 4).
 
-    `boxes`, i[K, 4] as (y0, x0, y1, x1) in px of the source, are drawn on it.
+    `name` stands above the source. `boxes`, i[K, 4] as (y0, x0, y1, x1) in px of the source, are
+    drawn on it.
     """
     values = np.asarray(phi, np.float64)
     order = np.argsort(-values, kind='stable')
@@ -32,7 +35,7 @@ def ranked_set(
     figure.set_layout_engine('constrained', w_pad=0.06, h_pad=0.06)  # inches: room for the frames
     ratios = [width] + [side] * len(order)
     axes = figure.subplots(1, len(order) + 1, width_ratios=ratios, squeeze=False)[0]
-    picture(axes[0], image, 'source')
+    picture(axes[0], image, name)
     for i, k in enumerate(order):
         picture(axes[i + 1], images[k], f'φ = {values[k]:g}'.replace('-', '\N{MINUS SIGN}'))
         if boxes is not None:

@@ -105,10 +105,13 @@ class IQA:
 
     def ranked_set(self, rng: np.random.Generator, record: Record) -> RankedSet:
         """The levels of one chain, drawn for this record: sub-images of the distorted images."""
-        chains = self._chains()
-        made = self._ladder(rng, record, chains[rng.integers(len(chains))])
-        phi = -np.arange(len(made), dtype=np.float32)
+        made = self._ladder(rng, record, self._draw_chain(rng))
+        phi = 0 - np.arange(len(made), dtype=np.float32)
         return RankedSet(made, phi, np.zeros(len(made), np.int32))
+
+    def _draw_chain(self, rng: np.random.Generator) -> str:
+        chains = self._chains()
+        return chains[rng.integers(len(chains))]
 
     def _ladder(self, rng: np.random.Generator, record: Record, chain: str) -> np.ndarray:
         return ladders.ladder(
@@ -195,5 +198,7 @@ class IQA:
 
     def ranked_figure(self, rng: np.random.Generator, record: Record) -> Any:
         """A source image and its sub-images at each level of one chain (Fig. 2)."""
-        made = self.ranked_set(rng, record)
-        return plots.ranked_set(record['image'], made.images, made.phi)
+        chain = self._draw_chain(rng)
+        made = self._ladder(rng, record, chain)
+        name = chain.replace('_', ' ')
+        return plots.ranked_set(record['image'], made, 0 - np.arange(len(made)), name=name)

@@ -166,7 +166,9 @@ def test_figures_of_known_and_of_unknown_types():
     plain = [record(kind='', level=0) for _ in range(20)]
     assert IQA().figures(drawn, predicted, true, plain).keys() == {'scores'}
     assert all(isinstance(figure, Figure) for figure in figures.values())
-    assert isinstance(IQA(size=32).ranked_figure(rng(), record(image=natural())), Figure)
+    ladder = IQA(size=32, chains='live_blur', ladder='live').ranked_figure(rng(), record())
+    titles = [axes.get_title() for axes in ladder.axes]
+    assert titles == ['live blur', 'φ = 0', *(f'φ = −{level}' for level in range(1, 6))]
 
 
 @pytest.mark.parametrize(
