@@ -90,7 +90,7 @@ MISTAKES = {
     '$Q $W --config.steps': 'Missing value for flag --config.steps',
     '$Q $W --config.steps=0': 'config.steps=0 must be greater than 0 and finite',
     '$Q $W --config.regime=both': (
-        'config.regime=both is unknown; use multitask, baseline, ranking'
+        'config.regime=both is unknown; use multitask, baseline, ranking, finetune, ridge'
     ),
     '$Q $W --config.task.levels=1': 'config.task.levels=1 makes no pair to rank; use 5',
     '$W --config=$F/syntax.py': (
