@@ -1,5 +1,6 @@
 """What the image quality experiments share: the paper's settings, and two smaller scales."""
 
+from experiments import _smoke
 from rank_ssl import config
 from rank_ssl.tasks.iqa import IQA
 
@@ -49,20 +50,8 @@ def evidence(made: config.Config, task: IQA) -> None:
 
 def smoke(made: config.Config, task: IQA) -> None:
     """Every part of the run, on tiny made images."""
+    _smoke.shrink(made)
     task.size = 32
     task.sub_images = 2
-    made.model.backbone, made.model.width, made.model.weights = 'vgg8', 0.1, 'none'
-    made.model.frozen_blocks = 0
-    made.data.tiny = 8
     made.data.allow_partial = True
-    made.data.groups, made.data.labeled_per_group = 2, 2
     made.data.unlabeled_set, made.data.unlabeled_dirs = 'ladders', ''
-    made.data.validation = 0.25
-    made.data.test_stride = 1
-    made.accumulate = 1
-    made.steps = 8
-    made.eval_every = 4
-    made.checkpoint_every = 2
-    made.log_every = 1
-    made.eval_batch = 1
-    made.figure_count = 2

@@ -34,6 +34,7 @@ The paper's settings and ours (6.2):
     validation           none                          10 % of training, selects the best step
 """
 
+from experiments import _smoke
 from rank_ssl import config
 from rank_ssl.tasks.crowd import Crowd
 
@@ -90,22 +91,10 @@ def evidence(made: config.Config, task: Crowd) -> None:
 
 def smoke(made: config.Config, task: Crowd) -> None:
     """Every part of the run, on made images of 64x96 px."""
+    _smoke.shrink(made)
     task.size = 32
     task.patch_min, task.patch_max = 24, 64
     task.eval_side = 0
-    made.model.backbone, made.model.width, made.model.weights = 'vgg8', 0.1, 'none'
-    made.model.frozen_blocks = 0
-    made.data.tiny = 8
     made.data.allow_partial = True
     made.data.labels = 4
-    made.data.validation = 0.25
     made.data.unlabeled_labeled = False
-    made.data.groups = 2
-    made.data.labeled_per_group = 2
-    made.data.test_stride = 1
-    made.accumulate = 1
-    made.steps = 8
-    made.eval_every = 4
-    made.checkpoint_every = 2
-    made.log_every = 1
-    made.figure_count = 2

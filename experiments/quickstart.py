@@ -7,6 +7,7 @@ quarter of the width from scratch. `make demo` runs it and its baseline (--confi
 for two seeds. The argument `smoke` makes it seconds.
 """
 
+from experiments import _smoke
 from rank_ssl import config
 from rank_ssl.tasks.crowd import Crowd
 
@@ -37,16 +38,7 @@ def get_config(text: str = '') -> config.Config:
 
 def smoke(made: config.Config, task: Crowd) -> None:
     """Every part of the run, on made images of 64x96 px."""
+    _smoke.shrink(made)
     task.size = 32
     task.patch_min, task.patch_max = 24, 64
-    made.model.backbone, made.model.width = 'vgg8', 0.1
-    made.data.tiny = 8
     made.data.labels = 4
-    made.data.validation = 0.25
-    made.data.labeled_per_group = 2
-    made.steps = 8
-    made.eval_every = 4
-    made.checkpoint_every = 2
-    made.log_every = 1
-    made.eval_batch = 1
-    made.figure_count = 2
