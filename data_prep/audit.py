@@ -33,7 +33,6 @@ from rank_ssl import plots
 from rank_ssl.errors import UserError
 from rank_ssl.ops import crops, distortions, images
 
-LADDERS = {'tid2013': distortions.TID2013, 'live': distortions.LIVE}
 SIZE = 224  # px, of a crop as in training
 DRAWS = 20  # sets of crops of each chain and image
 MEASURES = ('PSNR', 'SSIM', 'damaged area')
@@ -58,7 +57,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; raises UserError for what is wrong in it."""
     parser = _Parser(prog='python -m data_prep.audit', description=__doc__, allow_abbrev=False)
     parser.add_argument('folder', help='pristine images, in folders below it too')
-    parser.add_argument('--ladder', choices=tuple(LADDERS), default='tid2013')
+    parser.add_argument('--ladder', choices=tuple(distortions.LADDERS), default='tid2013')
     parser.add_argument('--compat', choices=distortions.COMPATS, default='paper')
     parser.add_argument('--out', help='where audit.md and ladders.png go; default: not written')
     parser.add_argument('--images', type=int, help='the first so many; default all')
@@ -93,7 +92,7 @@ def audit(args: argparse.Namespace) -> None:
         out.mkdir(parents=True, exist_ok=True)
         if not os.access(out, os.W_OK):
             raise UserError(f'--out={args.out} is read-only: name a folder that can be written to')
-    chains = tuple(LADDERS[args.ladder])
+    chains = tuple(distortions.LADDERS[args.ladder])
     found, bad = _collect(measure_all(paths, chains, compat=args.compat, seed=args.seed))
     for message in bad:
         say(f'left out: {message}')

@@ -221,9 +221,12 @@ def _images(name: str, result: dict[str, Any]) -> str:
 
 def make_table(task: Task, results: Sequence[tuple[Cell, dict[str, Any]]]) -> str:
     """Markdown: each run, the mean and deviation of each arm, and the paired differences."""
-    groups = ('best/val/', 'test/')
-    columns = [n for g in groups for n in results[0][1] if '/' not in n.removeprefix(g) != n]
-    columns.sort(key=lambda name: not name.startswith('test/'))
+    columns = [
+        name
+        for split in ('test/', 'best/val/')
+        for name in results[0][1]
+        if name.startswith(split) and '/' not in name.removeprefix(split)
+    ]
     titles = [name.removeprefix('best/').replace('/', ' ') for name in columns]
     lines = [_row('arm', 'seed', *titles, 'best step'), _row(*['---'] * (len(columns) + 3))]
     digits = [_digits(name) for name in columns]
@@ -260,8 +263,9 @@ def compare(
 ) -> str:
     """`other - one` in words: each seed's paired difference, their mean, and on test an interval.
 
-    The interval is a bootstrap over seeds and test images, the same draw for both arms: what other
-    labels and other images would change.
+    The interval is a bootstrap over seeds and test images, or references where images have one, the
+    same draw for both arms: what other labels and other images would change. Seeds that split anew
+    may share test images, which it takes as drawn apart.
     """
     names = one[0][0].arm, other[0][0].arm
     metric = _metric(task)
@@ -288,7 +292,9 @@ def interval(task: Task, pairs: Sequence[tuple[Values, Values]]) -> tuple[float,
 
     nan for one seed, which decides nothing, and where a prediction is not finite.
     """
-    finite = all(np.isfinite(v).all() for pair in pairs for arm in pair for v in arm[:2])
+    finite = all(
+        np.isfinite(v).all() for pair in pairs for arm in pair for v in (arm.true, arm.predicted)
+    )
     if len(pairs) < 2 or not finite:
         return math.nan, math.nan
     rng = np.random.Generator(np.random.Philox(key=0))

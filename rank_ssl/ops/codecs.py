@@ -39,17 +39,18 @@ def encode_fine(image: np.ndarray, step: int) -> bytes:
     """
     if not 1 <= step <= 255:
         raise ValueError(f'{step=} must lie in 1..255')
-    picture, tables = Image.fromarray(image), [[step] * 64] * 2
-    for optimize in (True, False):
-        buffer = io.BytesIO()
-        try:
-            picture.save(buffer, 'JPEG', qtables=tables, subsampling='4:4:4', optimize=optimize)
-        except OSError:
-            if not optimize:
-                raise
-            continue  # noise that outgrows the buffer Pillow has for an optimized file
-        break
-    return buffer.getvalue()
+
+    def save(*, optimize: bool) -> bytes:
+        buffer, tables = io.BytesIO(), [[step] * 64] * 2
+        Image.fromarray(image).save(
+            buffer, 'JPEG', qtables=tables, subsampling='4:4:4', optimize=optimize
+        )
+        return buffer.getvalue()
+
+    try:
+        return save(optimize=True)
+    except OSError:  # noise that outgrows the buffer Pillow has for an optimized file
+        return save(optimize=False)
 
 
 def decode_jpeg(data: bytes) -> np.ndarray:

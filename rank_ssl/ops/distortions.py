@@ -77,6 +77,7 @@ _VALUES = {'paper': _PAPER, 'caffe': _CAFFE}
 
 LIVE = {name: len(values) for name, values in _PAPER.items() if name.startswith('live_')}
 TID2013 = {name: len(values) for name, values in _PAPER.items() if name not in LIVE}
+LADDERS = {'tid2013': TID2013, 'live': LIVE}  # the chains of each, and their levels
 
 
 def distort(

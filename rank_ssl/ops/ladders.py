@@ -21,22 +21,23 @@ _STEPS = 32  # quantization steps to search below; 40 dB mostly needs 6 to 14
 CROPS = ('independent', 'aligned')
 
 _JPEG2000 = ('jpeg2000', 'live_jpeg2000')
-_CHAINS = {'tid2013': distortions.TID2013, 'live': distortions.LIVE}
 
 
 def chains(kind: str) -> tuple[str, ...]:
     """The distortions of one kind of ladder: 19 of 'tid2013' or 4 of 'live'; else a UserError."""
-    if kind not in _CHAINS:
-        raise UserError(f'{kind=} must be one of {", ".join(_CHAINS)}')
-    return tuple(_CHAINS[kind])
+    if kind not in distortions.LADDERS:
+        raise UserError(f'{kind=} must be one of {", ".join(distortions.LADDERS)}')
+    return tuple(distortions.LADDERS[kind])
 
 
 def levels(chain: str) -> int:
     """How many levels one distortion has, the pristine image not counted: 4 or 5."""
-    for table in _CHAINS.values():
+    for table in distortions.LADDERS.values():
         if chain in table:
             return table[chain]
-    raise UserError(f'{chain=} must be one of {", ".join(c for t in _CHAINS.values() for c in t)}')
+    raise UserError(
+        f'{chain=} must be one of {", ".join(c for t in distortions.LADDERS.values() for c in t)}'
+    )
 
 
 def frozen_rng(id: str) -> np.random.Generator:

@@ -14,9 +14,9 @@ from rank_ssl import metrics, plots
 from rank_ssl.errors import UserError
 from rank_ssl.models.heads import FCHead, PoolHead
 from rank_ssl.ops import crops, distortions, images, ladders
+from rank_ssl.ops.distortions import LADDERS
 from rank_ssl.types import Labeled, Prediction, RankedSet, Record, Views
 
-LADDERS = {'tid2013': distortions.TID2013, 'live': distortions.LIVE}
 HEADS = ('fc', 'pool')
 
 
