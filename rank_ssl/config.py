@@ -18,6 +18,7 @@ MODES = ('train', 'evaluate')
 # finetune: ranking, then regression from its parameters; ridge: frozen features, no training.
 REGIMES = ('multitask', 'baseline', 'ranking', 'finetune', 'ridge')
 REDUCTIONS = ('paper', 'caffe', 'mean')
+SAMPLERS = ('all', 'random', 'hard')
 DEFAULT_WEIGHTS = 'weights/vgg16_imagenet_convs_f16.npz'  # below $RANK_SSL_DATA
 
 # Fields that may differ when a run goes on: they change how it is run or for how long, not what
@@ -31,7 +32,7 @@ HARMLESS = (
 )  # fmt: skip
 # And these may differ where a trained run is evaluated alone.
 EVALUATION = ('task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight',
-              'margin', 'reduction')  # fmt: skip
+              'margin', 'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add')  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True)
@@ -74,6 +75,7 @@ class Data:
     data_dir: str = ''  # prepared sets; '' = the user's cache folder
     labels: int = 0  # labeled training images; 0 = all that validation leaves
     validation: float = 0.1  # share of the training split that selects the best step
+    fold: int = 0  # the part that is tested on, from 1, where a data set has folds; 0 = its split
     test_share: float = 0.2  # of the references, where the data set publishes no test split (6.1)
     unlabeled_rest: bool = True  # the training images without a label serve unlabeled
     unlabeled_labeled: bool = False  # so do the labeled ones: their crops have an order too
@@ -128,6 +130,10 @@ class Config:
     init_from: str = ''  # workdir of a run whose parameters this one starts from
     rank_weight: float = 1.0  # lambda of eq. 5
     margin: float = 0.0  # epsilon of eq. 4, in the unit of the score
+    margin_grows: bool = False  # times the number of levels between the two of a pair
+    sampler: str = 'all'  # pairs ranked: 'all' of a group (3.3), 'random' or 'hard' (6.1.1)
+    hard_every: int = 5000  # steps after which hard mining ranks more pairs (6.1.1),
+    hard_add: int = 1  # those of the highest loss in each group, so many each time
     reduction: str = 'paper'  # 'paper' (eq. 8, 17), 'caffe' (released code) or 'mean'
     seed: int = 0  # of every random draw: splits, crops, order, initial parameters
     steps: int = 10_000  # updates (6.2)
@@ -146,23 +152,24 @@ class Config:
         if not isinstance(self.task, Task):
             raise UserError(f'config.task={self.task!r} is not a task: build one of rank_ssl.tasks')
         _check_types(self, 'config')
-        for field in ('mode', 'regime', 'reduction'):
-            allowed = {'mode': MODES, 'regime': REGIMES, 'reduction': REDUCTIONS}[field]
+        choices = {'mode': MODES, 'regime': REGIMES, 'reduction': REDUCTIONS, 'sampler': SAMPLERS}
+        for field, allowed in choices.items():
             _one_of(f'config.{field}', getattr(self, field), allowed)
         _one_of('config.optim.name', self.optim.name, ('sgd', 'adam'))
         _one_of('config.optim.schedule', self.optim.schedule, ('step', 'cosine', 'constant'))
         _one_of('config.data.on_bad', self.data.on_bad, ('error', 'skip'))
         self._check_numbers()
         self.task.check()
+        self._check_pairs()
 
     def _check_numbers(self) -> None:
         positive = ('steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every',
                     'max_bad_steps', 'data.groups', 'data.labeled_per_group', 'data.threads',
-                    'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
+                    'data.test_stride', 'data.prefetch', 'hard_every', 'hard_add', 'optim.decay_every', 'optim.rate',
                     'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
         not_negative = ('seed', 'eval_every', 'rank_weight', 'margin', 'figure_count',
                         'pretrain.steps', 'pretrain.rate',
-                        'data.labels', 'data.workers', 'data.tiny', 'optim.momentum',
+                        'data.labels', 'data.fold', 'data.workers', 'data.tiny', 'optim.momentum',
                         'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
                         'model.frozen_blocks')  # fmt: skip
         for path in positive + not_negative:
@@ -185,15 +192,38 @@ class Config:
                 'of the references is tested on; use 0.2'
             )
 
+    def _check_pairs(self) -> None:
+        levels, groups = self.task.levels, self.data.groups
+        if self.needs_unlabeled and self.sampler == 'random' and groups * levels % 2:
+            raise UserError(
+                f'config.sampler=random pairs the {groups} x {levels} ranked images of a '
+                f'mini-batch, an odd number: use config.data.groups={groups + 1}'
+            )
+
+    @property
+    def _ranks(self) -> bool:
+        return self.regime in ('multitask', 'ranking')
+
+    @property
+    def _joined(self) -> int:
+        """Groups that are taken as one: an odd number of images makes no pairs."""
+        paired = self._ranks and self.sampler == 'random'
+        return 2 if paired and self.task.levels % 2 else 1
+
+    @property
+    def groups(self) -> int:
+        """G, groups in a mini-batch: `data.groups`, two as one where odd levels are paired."""
+        return self.data.groups // self._joined
+
     @property
     def ranked(self) -> int:
         """K, ranked images in a group; 0 where the regime ranks nothing in its last stage."""
-        return self.task.levels if self.regime in ('multitask', 'ranking') else 0
+        return self._joined * self.task.levels if self._ranks else 0
 
     @property
     def labeled(self) -> int:
         """R, labeled images in a group; 0 where the regime regresses nothing."""
-        return 0 if self.regime == 'ranking' else self.data.labeled_per_group
+        return 0 if self.regime == 'ranking' else self._joined * self.data.labeled_per_group
 
     @property
     def needs_unlabeled(self) -> bool:

@@ -61,7 +61,7 @@ class Loop:
         """Takes the steps after `start`. Raises Stopped when a signal is received."""
         run, config, meter = self.run, self.run.config, logs.RateMeter()
         metrics: dict[str, Any] = {}
-        images = config.data.groups * (config.ranked + config.labeled)
+        images = config.groups * (config.ranked + config.labeled)
         began, before = time.perf_counter(), run.seconds
         for step in range(start + 1, config.steps + 1):
             asked = time.perf_counter()

@@ -41,16 +41,17 @@ def pairwise_hinge_loss(
     margin: ArrayLike,
     segments: ArrayLike | None = None,
     where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> Array:
     """Sum of max(0, y_i - y_j + margin) over comparable pairs phi_i < phi_j (eq. 8). [...].
 
     Its backward pass is P (eq. 10-13): d loss / d scores = `hinge_matrix(...).sum(-1)`; nothing
-    else gets a gradient. `margin` is a scalar in the unit of the scores. Without a pair the loss
-    and its gradient are 0, whatever the items left out hold. 16-bit scores are compared and
-    summed in float32.
+    else gets a gradient. `margin` is a scalar in the unit of the scores, `weights` [..., K, K] (0
+    or more, symmetric) multiply the pairs. Without a pair the loss and its gradient are 0, whatever
+    the items left out hold. 16-bit scores are compared and summed in float32.
     """
     y, *rest = _aligned(scores=scores, phi=phi, segments=segments, where=where)
-    return _hinge_sum(_floating(y), *rest, _scalar(margin))
+    return _hinge_sum(_floating(y), *rest, _scalar(margin), _pairwise(weights, y))
 
 
 def hinge_matrix(
@@ -60,16 +61,17 @@ def hinge_matrix(
     margin: ArrayLike,
     segments: ArrayLike | None = None,
     where: ArrayLike | None = None,
+    weights: ArrayLike | None = None,
 ) -> Array:
     """Matrix P (eq. 12-13): l_ij where l_ij (y_i - y_j) + margin > 0, else 0. [..., K, K].
 
     P is antisymmetric, and the sum of its row i is the gradient of `pairwise_hinge_loss` in y_i:
     an active pair i < j pulls y_i down (P_ij = 1) and pushes y_j up (P_ji = -1). Both are 0 on
-    the kink itself.
+    the kink itself, and multiplied with the pair's weight where there are `weights`.
     """
     y, order = _scores_and_order(scores, phi, segments, where)
     active = _hinge_argument(y, order, _scalar(margin)) > 0
-    return jnp.where(active, order, 0).astype(y.dtype)
+    return _weighted(jnp.where(active, order, 0), _pairwise(weights, y)).astype(y.dtype)
 
 
 def certainty(
@@ -90,11 +92,17 @@ def certainty(
 
 
 def _total_hinge(
-    scores: Array, phi: Array, segments: Array | None, where: Array | None, margin: Array
+    scores: Array,
+    phi: Array,
+    segments: Array | None,
+    where: Array | None,
+    margin: Array,
+    weights: Array | None,
 ) -> Array:
     order = order_sign(phi, segments=segments, where=where)
     hinge = jax.nn.relu(_hinge_argument(scores, order, margin))
-    return jnp.where(order > 0, hinge, 0).sum((-2, -1)).astype(scores.dtype)
+    total = _weighted(jnp.where(order > 0, hinge, 0), weights).sum((-2, -1))
+    return total.astype(scores.dtype)
 
 
 def _forward(*items: Any) -> tuple[Array, tuple[Any, ...]]:
@@ -102,10 +110,12 @@ def _forward(*items: Any) -> tuple[Array, tuple[Any, ...]]:
     return _total_hinge(*items), items
 
 
-def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, None, None, None, None]:
-    scores, phi, segments, where, margin = saved
-    p = hinge_matrix(scores, phi, margin=margin, segments=segments, where=where)
-    return g[..., None] * p.sum(-1), None, None, None, None
+def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, None, None, None, None, None]:
+    scores, phi, segments, where, margin, weights = saved
+    p = hinge_matrix(
+        scores, phi, margin=margin, segments=segments, where=where, weights=weights
+    )
+    return g[..., None] * p.sum(-1), None, None, None, None, None
 
 
 _hinge_sum = jax.custom_vjp(_total_hinge)
@@ -139,6 +149,19 @@ def _aligned(**arrays: ArrayLike | None) -> list[Any]:
         listed = ', '.join(f'{name} {array.shape}' for name, array in given.items())
         raise ValueError(f'{listed} must be [..., K] with one K and equal leading axes') from None
     return [jnp.broadcast_to(given[n], common) if n in given else None for n in arrays]
+
+
+def _pairwise(weights: ArrayLike | None, scores: Array) -> Array | None:
+    if weights is None:
+        return None
+    given, wanted = jnp.asarray(weights), (*scores.shape, scores.shape[-1])
+    if given.shape != wanted:
+        raise ValueError(f'weights {given.shape} and scores {scores.shape} must be {wanted}')
+    return given
+
+
+def _weighted(pairs: Array, weights: Array | None) -> Array:
+    return pairs if weights is None else pairs * weights
 
 
 def _scalar(margin: ArrayLike) -> Array:

@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from rank_ssl.errors import UserError
+from rank_ssl.pairs import Mining, mined
 from rank_ssl.parallel import make_mesh
 from rank_ssl.ranking import certainty, order_sign, pairwise_hinge_loss
 from rank_ssl.types import Batch, Task, TrainState
@@ -43,9 +44,19 @@ def forward(apply_fn: Callable, params: Any, image: jax.Array, keys: jax.Array) 
     return jax.vmap(jax.vmap(one))(image, keys)
 
 
-def counts(batch: Batch) -> jax.Array:
-    """Labeled images, ranked images and comparable pairs of a batch. f32[3]."""
-    found = batch.labeled_where.sum(), batch.ranked_where.sum(), _pairs(batch).sum()
+class Terms(NamedTuple):
+    """What the sums of a step are multiplied with, and how many of its pairs are mined."""
+
+    regression: jax.Array  # f32[]
+    ranking: jax.Array  # f32[]
+    hard: jax.Array  # i32[], pairs of the highest loss in each group, where there is mining
+
+
+def counts(batch: Batch, mining: Mining | None = None, hard: jax.Array | int = 0) -> jax.Array:
+    """Labeled images, ranked images, comparable pairs and pairs ranked, of a batch. f32[4]."""
+    pairs = _pairs(batch)
+    used = pairs if mining is None else mining.used(pairs, batch.phi.shape[1], jnp.asarray(hard))
+    found = batch.labeled_where.sum(), batch.ranked_where.sum(), pairs.sum(), used.sum()
     return jnp.stack([jnp.asarray(count, jnp.float32) for count in found])
 
 
@@ -53,9 +64,9 @@ def normalizers(count: jax.Array, reduction: str) -> tuple[jax.Array, jax.Array]
     """What the sums of the two losses are multiplied with, `(regression, ranking)`.
 
     paper: 1/N over labeled images (eq. 17) and the plain sum over pairs (eq. 8). caffe: 1/(2N), and
-    1/N over ranked images, as the released layers do. mean: per image and per comparable pair.
+    1/N over ranked images, as the released layers do. mean: per image and per pair ranked.
     """
-    labeled, ranked, pairs = jnp.maximum(count, 1)
+    labeled, ranked, _, pairs = jnp.maximum(count, 1)
     if reduction == 'paper':
         return 1 / labeled, jnp.float32(1)
     if reduction == 'caffe':
@@ -66,25 +77,38 @@ def normalizers(count: jax.Array, reduction: str) -> tuple[jax.Array, jax.Array]
 
 
 def make_loss(
-    task: Task, apply_fn: Callable, *, rank_weight: float, margin: float
+    task: Task,
+    apply_fn: Callable,
+    *,
+    rank_weight: float,
+    margin: float,
+    margin_grows: bool = False,
+    mining: Mining | None = None,
 ) -> Callable[..., tuple[jax.Array, Metrics]]:
-    """`loss(params, batch, keys, scales) -> (L, its parts)`: L = L_reg + lambda L_rank (eq. 5)."""
+    """`loss(params, batch, keys, terms) -> (L, its parts)`: L = L_reg + lambda L_rank (eq. 5).
+
+    A margin that grows is multiplied with the number of levels between the two of a pair.
+    """
 
     def loss(
-        params: Any, batch: Batch, keys: jax.Array, scales: tuple[jax.Array, jax.Array]
+        params: Any, batch: Batch, keys: jax.Array, terms: Terms
     ) -> tuple[jax.Array, Metrics]:
         outputs = forward(apply_fn, params, batch.image, keys)
         levels = batch.phi.shape[1]
         ranked = jax.tree.map(lambda x: x[:, :levels], outputs)
         labeled = jax.tree.map(lambda x: x[:, levels:], outputs)
         of_pairs = {'segments': batch.segments, 'where': batch.ranked_where}
+        order = order_sign(batch.phi, **of_pairs)
 
         y = task.score(ranked)
-        hinge = pairwise_hinge_loss(y, batch.phi, margin=margin, **of_pairs)
+        # (y_i - m r_i) - (y_j - m r_j) = y_i - y_j + m (r_j - r_i), r the levels below an item.
+        x, fixed = (y - margin * (order < 0).sum(-1), 0.0) if margin_grows else (y, margin)
+        weights = mined(keys[:, 0], x, order, terms.hard) if mining and levels else None
+        hinge = pairwise_hinge_loss(x, batch.phi, margin=fixed, weights=weights, **of_pairs)
         error = jnp.where(batch.labeled_where, task.loss(labeled, batch.target), 0)
 
-        regression = scales[0] * error.sum()
-        ranking = scales[1] * hinge.sum()
+        regression = terms.regression * error.sum()
+        ranking = terms.ranking * hinge.sum()
         total = regression + rank_weight * ranking
 
         in_order = jnp.nan_to_num(certainty(y, batch.phi, **of_pairs)) * _pairs(batch)
@@ -101,6 +125,8 @@ def make_train_step(
     rank_weight: float,
     margin: float,
     reduction: str = 'paper',
+    margin_grows: bool = False,
+    mining: Mining | None = None,
     mesh: Mesh | None = None,
     parts: int = 1,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
@@ -108,21 +134,24 @@ def make_train_step(
 
     Groups lie on the mesh's 'data' axis; each device forwards its own and the gradients are added
     in one all-reduce. A device may compute its groups in `parts` one after another (the same loss
-    and gradient, less memory). A step whose loss or gradient is not finite leaves parameters and
+    and gradient, less memory). Without `mining` all comparable pairs are ranked. A step whose loss or gradient is not finite leaves parameters and
     optimizer as they were and is counted. Metrics are scalars: loss, regression, ranking (both
     without lambda), rank_accuracy (share of comparable pairs in the strictly right order; nan where
     there is none), grad_norm.
     """
     mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
 
+    options: dict[str, Any] = {'margin_grows': margin_grows, 'mining': mining}
+
     def gradients(
-        apply_fn: Callable, params: Any, batch: Batch, key: jax.Array
+        apply_fn: Callable, params: Any, batch: Batch, key: jax.Array, number: jax.Array
     ) -> tuple[Metrics, Any]:
-        loss = make_loss(task, apply_fn, rank_weight=rank_weight, margin=margin)
-        count = jax.lax.psum(counts(batch), 'data')
-        scales = normalizers(count, reduction)
+        loss = make_loss(task, apply_fn, rank_weight=rank_weight, margin=margin, **options)
+        hard = jnp.int32(0) if mining is None else mining.hard(number)
+        count = jax.lax.psum(counts(batch, mining, hard), 'data')
+        terms = Terms(*normalizers(count, reduction), hard)
         keys = _image_keys(key, *batch.image.shape[:2])
-        (total, found), grads = _in_parts(loss, parts)(params, batch, keys, scales)
+        (total, found), grads = _in_parts(loss, parts)(params, batch, keys, terms)
         (total, found), grads = jax.lax.psum(((total, found), grads), 'data')
         return {'loss': total, **found, 'pairs': count[2]}, grads
 
@@ -130,10 +159,10 @@ def make_train_step(
         found, grads = jax.shard_map(
             functools.partial(gradients, state.apply_fn),
             mesh=mesh,
-            in_specs=(PartitionSpec(), PartitionSpec('data'), PartitionSpec()),
+            in_specs=(PartitionSpec(), PartitionSpec('data'), PartitionSpec(), PartitionSpec()),
             out_specs=PartitionSpec(),
             check_vma=False,
-        )(state.params, batch, jax.random.fold_in(state.key, state.step))
+        )(state.params, batch, jax.random.fold_in(state.key, state.step), state.step)
 
         norm = optax.tree.norm(grads)
         accuracy = found.pop('in_order') / found.pop('pairs')
@@ -178,13 +207,13 @@ def _in_parts(loss: Callable, parts: int) -> Callable:
     """
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
 
-    def summed(params: Any, batch: Batch, keys: jax.Array, scales: Any) -> Any:
+    def summed(params: Any, batch: Batch, keys: jax.Array, terms: Terms) -> Any:
         apart = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[1:]), (batch, keys))
         total: Any = None
         for part in range(parts):
             one = jax.tree.map(operator.itemgetter(part), apart)
             params, one, total = jax.lax.optimization_barrier((params, one, total))
-            result = value_and_grad(params, *one, scales)
+            result = value_and_grad(params, *one, terms)
             total = result if total is None else jax.tree.map(jnp.add, total, result)
         return total
 

@@ -17,6 +17,7 @@ from rank_ssl.loop import Loop, Run, stop_signals
 from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import make_apply
 from rank_ssl.optimizer import make_optimizer
+from rank_ssl.pairs import Mining
 from rank_ssl.step import create_state, make_train_step
 
 __all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
@@ -119,7 +120,7 @@ def train(run: Run) -> None:
     once), and UserError after `max_bad_steps` non-finite gradients in a row.
     """
     config = run.config
-    padded, parts = parallel.layout(config.data.groups, run.mesh.devices.size, config.accumulate)
+    padded, parts = parallel.layout(config.groups, run.mesh.devices.size, config.accumulate)
     batches = Batches(config, run.splits, parallel.process_groups(padded, run.mesh))
     step_fn = make_train_step(
         config.task,
@@ -127,6 +128,8 @@ def train(run: Run) -> None:
         rank_weight=config.rank_weight,
         margin=config.margin,
         reduction=config.reduction,
+        margin_grows=config.margin_grows,
+        mining=Mining(config.hard_every, config.hard_add) if config.sampler == 'hard' else None,
         mesh=run.mesh,
         parts=parts,
     )

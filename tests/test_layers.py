@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ('__init__', 'errors', 'types', 'config'),
-    ('ranking', 'metrics', 'plots', 'logs', 'cli', 'ops'),
+    ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops'),
     ('models', 'parallel', 'checkpoint'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train'),

@@ -100,7 +100,7 @@ def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
 
 def test_unknown_reduction_is_refused():
     with pytest.raises(UserError, match='config.reduction=median'):
-        steps.normalizers(jnp.ones(3), 'median')
+        steps.normalizers(jnp.ones(4), 'median')
 
 
 def test_rank_accuracy_counts_pairs_of_all_groups():

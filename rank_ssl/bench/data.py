@@ -24,8 +24,8 @@ def run(*, full: bool) -> dict[str, Any]:
         config.data.dataset, config.data.part = 'shanghaitech', 'part_A'
     with tempfile.TemporaryDirectory() as folder:
         splits = load_splits(config, *prepare(config, folder))
-    batches = Batches(config, splits, range(config.data.groups))
-    images = config.data.groups * (config.ranked + config.labeled)
+    batches = Batches(config, splits, range(config.groups))
+    images = config.groups * (config.ranked + config.labeled)
     batches[0]  # the first one opens files
     rates = []
     for step in range(1, 41 if full else 11):

@@ -11,20 +11,24 @@ from rank_ssl.config import Config, Data
 from rank_ssl.data.draws import EVALUATE, LABELED, RANKED, counter_rng
 from rank_ssl.data.records import Records
 from rank_ssl.data.splits import Splits
-from rank_ssl.types import Batch, Record, Task
+from rank_ssl.types import Batch, RankedSet, Record, Task
 
 
 class Batches:
     """Step t -> this process's groups of the mini-batch of step t, as the fields of a Batch.
 
-    Labeled and unlabeled records are each passed in a new shuffled order every epoch. Groups
-    beyond `data.groups` are padding: zeros, with both masks False.
+    Labeled and unlabeled records are each passed in a new shuffled order every epoch. A group's
+    ranked images are the ranked set of one record, or pairs of as many records. Groups beyond
+    `config.groups` are padding: zeros, with both masks False.
     """
 
     def __init__(self, config: Config, splits: Splits, groups: range) -> None:
         self._task, self._seed = config.task, config.seed
-        self._total, self._groups = config.data.groups, groups
+        self._total, self._groups = config.groups, groups
         self._levels, self._labels = config.ranked, config.labeled
+        self._paired = config.sampler == 'random'
+        # A group's ranked images are of so many records.
+        self._sources = self._levels // 2 if self._paired else 1
         # A regime without ranking or without labels has no such records to shuffle.
         self._ranked: Any = None
         self._labeled: Any = None
@@ -50,7 +54,8 @@ class Batches:
         for group in (g for g in self._groups if g < self._total):
             place = step * self._total + group
             if self._levels:
-                found.append(self._ranked[place]['id'])
+                sources = range(place * self._sources, (place + 1) * self._sources)
+                found += [self._ranked[p]['id'] for p in sources]
             places = range(place * self._labels, (place + 1) * self._labels)
             found += [self._labeled[p]['id'] for p in places]
         return found
@@ -59,8 +64,7 @@ class Batches:
         out = {name: array.copy() for name, array in self._padding.items()}
         place = step * self._total + group
         if self._levels:
-            rng = counter_rng(self._seed, RANKED, step, group)
-            ranked = self._task.ranked_set(rng, self._ranked[place])
+            ranked = self._ranked_images(step, group)
             out['image'][: self._levels] = ranked.images
             out['phi'][:], out['segments'][:] = ranked.phi, ranked.segments
             out['ranked_where'][:] = True
@@ -71,6 +75,19 @@ class Batches:
             out['target'][r] = labeled.target
             out['labeled_where'][r] = True
         return out
+
+    def _ranked_images(self, step: int, group: int) -> RankedSet:
+        """The ranked set of one record; with random pairs, two images of each of K / 2 sets."""
+        made = []
+        for n in range(group * self._sources, (group + 1) * self._sources):
+            rng = counter_rng(self._seed, RANKED, step, n)
+            record = self._ranked[step * self._total * self._sources + n]
+            whole = self._task.ranked_set(rng, record)
+            made.append(random_pair(rng, whole) if self._paired else whole)
+        if not self._paired:
+            return made[0]
+        images, phi, _ = (np.concatenate(values) for values in zip(*made, strict=True))
+        return RankedSet(images, phi, np.arange(len(made), dtype=np.int32).repeat(2))
 
     @functools.cached_property
     def _padding(self) -> dict[str, np.ndarray]:
@@ -147,6 +164,15 @@ class Examples:
         read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         chosen = grain.MapDataset.source(places).map(self.__getitem__)
         return iter(chosen.to_iter_dataset(read))
+
+
+def random_pair(rng: np.random.Generator, whole: RankedSet) -> RankedSet:
+    """Two images of a ranked set: one of its comparable pairs, all equally likely (6.1.1)."""
+    comparable = (whole.phi[:, None] < whole.phi) & (whole.segments[:, None] == whole.segments)
+    pairs = np.argwhere(comparable)
+    # A set without a pair gives two images that are not compared.
+    chosen = pairs[rng.integers(len(pairs))] if len(pairs) else np.array([0, 0])
+    return RankedSet(*(values[chosen] for values in whole))
 
 
 def view_shapes(task: Task, records: Records) -> list[tuple[int, int]]:
