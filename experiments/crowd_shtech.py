@@ -6,7 +6,7 @@ needs the data set below $RANK_SSL_DATA or --config.data.manual_dir, and ImageNe
 (--config.model.weights=FILE). Arguments, behind a colon and combined by comma:
 
     A (default) or B   the part of the data set
-    evidence           a scale for two CPU cores: 30 labels, 96 px, conv1-conv3 frozen
+    evidence           a scale for two CPU cores: 30 labels, 64 px, conv1-conv3 frozen
     smoke              seconds, on tiny made data, without weights
 
 The baseline is `--config.regime=baseline`: the same labels, parameters and steps, no ranking.
@@ -34,7 +34,7 @@ The paper's settings and ours (6.2):
     validation           none                          10 % of training, selects the best step
 """
 
-from experiments import _smoke
+from experiments import _crowd
 from rank_ssl import config
 from rank_ssl.tasks.crowd import Crowd
 
@@ -46,55 +46,16 @@ def get_config(text: str = '') -> config.Config:
     given = config.arguments(text, allowed=ARGUMENTS, experiment=__file__, one_of=('A', 'B'))
     task = Crowd()
     made = config.Config(task=task)
+    _crowd.paper(made)
     made.data.dataset = 'shanghaitech'
     made.data.part = 'part_B' if 'B' in given else 'part_A'
-    made.data.unlabeled_labeled = True  # the paper's unlabeled images were never released
-    made.rank_weight = 100.0
-    made.reduction = (
-        'caffe'  # the released layers' normalisation; `paper` diverges (BUILD_NOTES.md)
-    )
-    made.optim.rate = 1e-6
-    made.optim.clip_norm = 100.0  # without it `caffe` diverges too at 1e-7 and above
-    made.accumulate = 5  # a group at a time: 7.9 GB at the peak on a CPU; 1 on an accelerator
     if 'evidence' in given:
-        evidence(made, task)
+        _crowd.evidence(made, task)
+        made.data.labels = 30
+        made.data.unlabeled_labeled = False  # the other 240 training images serve unlabeled
+        made.data.test_stride = 3
     if 'smoke' in given:
-        smoke(made, task)
+        _crowd.smoke(made, task)
+        made.data.labels = 4
+        made.data.unlabeled_labeled = False
     return made
-
-
-def evidence(made: config.Config, task: Crowd) -> None:
-    """The same method on two CPU cores in minutes."""
-    task.size = 96
-    task.patch_min, task.patch_max = 48, 192  # 96 px: half to twice the original's scale
-    task.eval_side = 512
-    made.model.frozen_blocks = 3  # conv1-conv3 stay ImageNet's
-    made.data.labels = 30
-    made.data.unlabeled_labeled = False  # the other 240 training images serve unlabeled
-    made.data.groups = 1
-    made.data.test_stride = 2
-    made.optim.name = 'adam'
-    made.optim.rate = 1e-4
-    made.optim.clip_norm = 0.0
-    made.optim.head_rate = 1.0
-    made.optim.schedule = 'cosine'
-    made.reduction = 'mean'
-    made.margin = 5.0
-    made.rank_weight = 1.0
-    made.accumulate = 1
-    made.optim.warmup = 25
-    made.steps = 400
-    made.eval_every = 200
-    made.checkpoint_every = 100
-    made.eval_batch = 1
-
-
-def smoke(made: config.Config, task: Crowd) -> None:
-    """Every part of the run, on made images of 64x96 px."""
-    _smoke.shrink(made)
-    task.size = 32
-    task.patch_min, task.patch_max = 24, 64
-    task.eval_side = 0
-    made.data.allow_partial = True
-    made.data.labels = 4
-    made.data.unlabeled_labeled = False

@@ -1,6 +1,7 @@
 """Splits by reference: what is made from one picture stays together, and nothing leaks."""
 
 import dataclasses
+import hashlib
 
 import numpy as np
 import pytest
@@ -53,6 +54,26 @@ def references(records: data.Records) -> set[str]:
 
 
 WHOLE = Made({'all': versions(f'r{n:02d}' for n in range(REFERENCES))})
+FOLDS = 5
+
+
+def in_folds(number: int = 30, *, part: str = 'all', **shared: str) -> Made:
+    """Image n in fold n % 5 + 1; `shared` gives the images that have a reference."""
+    rows = [
+        {'id': f'{n:02d}'.encode(), 'fold': n % FOLDS + 1, 'count': n,
+         'reference': shared.get(f'image_{n}', '').encode()}
+        for n in range(number)
+    ]  # fmt: skip
+    splits = {'all': rows} if part == 'all' else {'train': rows[6:], 'test': rows[:6], 'all': rows}
+    return Made(splits, features=('id', 'fold', 'reference'))
+
+
+def ids(found: data.Splits) -> list[list[str]]:
+    return [part.ids() for part in (found.labeled, found.validation, found.test, found.unlabeled)]
+
+
+def digest(found: data.Splits) -> str:
+    return hashlib.sha256(repr(ids(found)).encode()).hexdigest()[:16]
 
 
 @pytest.mark.parametrize('seed', range(5))
@@ -147,3 +168,102 @@ def test_a_last_stage_alone_ranks_nothing():
     config.init_from = 'elsewhere'
     assert not config.needs_unlabeled
     assert len(data.load_splits(config, WHOLE, []).unlabeled) == 0
+
+
+@pytest.mark.parametrize('fold', range(1, FOLDS + 1))
+@pytest.mark.parametrize('seed', range(3))
+def test_a_fold_is_tested_on_and_the_others_are_trained_on(fold, seed):
+    found = data.load_splits(made_config(seed=seed, fold=fold), in_folds(), [])
+    assert found.test.ids() == [f'{n:02d}' for n in range(fold - 1, 30, FOLDS)]
+    trained = found.labeled.ids() + found.validation.ids()
+    assert sorted(trained) == [f'{n:02d}' for n in range(30) if n % FOLDS != fold - 1]
+    assert len(found.validation) == 2
+
+
+def test_the_folds_depend_on_no_seed_and_the_draws_in_them_do():
+    found = [data.load_splits(made_config(seed=s, fold=2), in_folds(), []) for s in (0, 0, 1, 2)]
+    assert len({tuple(f.test.ids()) for f in found}) == 1
+    assert ids(found[0]) == ids(found[1]) and found[0].fingerprint == found[1].fingerprint
+    assert len({tuple(f.validation.ids()) for f in found}) == 3
+    assert len({f.fingerprint for f in found}) == 3
+
+
+def test_each_fold_has_a_fingerprint_of_its_own():
+    found = [data.load_splits(made_config(fold=f), in_folds(), []) for f in range(1, 6)]
+    assert len({f.fingerprint for f in found}) == FOLDS
+
+
+def test_labels_and_stride_work_in_a_fold():
+    config = made_config(fold=1, labels=6, test_stride=4)
+    config.data.unlabeled_rest = True
+    found = data.load_splits(config, in_folds(), [])
+    assert found.test.ids() == ['00', '20']
+    assert [len(p) for p in (found.labeled, found.unlabeled, found.validation)] == [6, 16, 2]
+
+
+def test_images_of_one_scene_are_drawn_as_one():
+    made = in_folds(image_4='scene', image_9='scene')  # both in fold 5
+    apart = 0
+    for seed in range(20):
+        found = data.load_splits(made_config(seed=seed, fold=1, validation=0.5), made, [])
+        assert len({'04', '09'} & set(found.validation.ids())) != 1
+        alone = data.load_splits(made_config(seed=seed, fold=1, validation=0.5), in_folds(), [])
+        apart += len({'04', '09'} & set(alone.validation.ids())) == 1
+    assert apart > 0
+
+
+def test_a_scene_in_two_folds_is_refused():
+    made = in_folds(image_4='scene', image_5='scene')
+    with pytest.raises(UserError, match="reference 'scene' stands in train and in test of made"):
+        data.load_splits(made_config(fold=1), made, [])
+    data.load_splits(made_config(fold=2), made, [])
+
+
+def test_a_published_test_split_beside_folds_is_fold_0():
+    made = in_folds(part='published')
+    found = data.load_splits(made_config(), made, [])
+    assert found.test.ids() == [f'{n:02d}' for n in range(6)] and len(found.labeled) == 22
+    found = data.load_splits(made_config(fold=3), made, [])
+    assert found.test.ids() == [f'{n:02d}' for n in range(2, 30, FOLDS)]
+
+
+WITHOUT_TWO = Made(
+    {'all': [row for row in in_folds().rows['all'] if row['fold'] != 2]}, features=('id', 'fold')
+)
+PUBLISHED = Made({'train': versions(['a', 'b', 'c', 'd']), 'test': versions(['e', 'f'])})
+
+
+@pytest.mark.parametrize(
+    'made, fold, message',
+    [
+        (in_folds(), 0, 'fold=0: made has folds and no test split of its own; use 1 to 5'),
+        (in_folds(), 6, 'fold=6 is no fold of made; use 1 to 5'),
+        (WITHOUT_TWO, 2, 'fold=2 is no fold of made; use 1, 3, 4, 5'),
+        (WHOLE, 1, 'fold=1: made has no folds; use 0'),
+        (PUBLISHED, 1, 'fold=1: made has no folds; use 0'),
+    ],
+)
+def test_a_fold_that_cannot_be_is_one_line(made, fold, message):
+    with pytest.raises(UserError) as error:
+        data.load_splits(made_config(fold=fold), made, [])
+    assert str(error.value) == f'config.data.{message}'
+
+
+def test_one_fold_alone_leaves_nothing_to_train_on():
+    rows = [row for row in in_folds().rows['all'] if row['fold'] == 1]
+    with pytest.raises(UserError, match='leaves none of the 0 training images'):
+        data.load_splits(made_config(fold=1), Made({'all': rows}, features=('id', 'fold')), [])
+
+
+@pytest.mark.parametrize(
+    'made, expected, fingerprint',
+    [
+        (WHOLE, 'e2fa37cec9c8a13a', '3b1df520bf43ca9c'),
+        (PUBLISHED, 'c675ac5cf86cef32', 'a4bc6aa2b792d632'),
+    ],
+)
+def test_the_draws_of_a_seed_stay_the_same(made, expected, fingerprint):
+    config = made_config(seed=3, labels=9, test_stride=2)
+    config.data.unlabeled_rest = True
+    found = data.load_splits(config, made, [])
+    assert (digest(found), found.fingerprint) == (expected, fingerprint)

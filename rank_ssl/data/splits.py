@@ -8,6 +8,7 @@ import numpy as np
 
 from rank_ssl.config import Config, Data
 from rank_ssl.data.draws import SPLIT, counter_rng
+from rank_ssl.data.published import published_parts
 from rank_ssl.data.records import Prepared, Records
 from rank_ssl.errors import UserError
 
@@ -28,20 +29,19 @@ class Splits:
 def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> Splits:
     """The splits of a run: validation and the labeled subset are seeded draws from training.
 
-    Images made from one reference stay together (6.1): they are drawn as one. A data set that
-    publishes no test split gives `data.test_share` of its references to it. The rest of the
-    training set serves unlabeled, and so do the folders; what is labeled depends on the seed
-    alone. Raises UserError where a split that is needed would be empty.
+    Images made from one reference stay together (6.1): they are drawn as one. Fold `data.fold` is
+    the test split of a data set that has folds; one that publishes neither gives
+    `data.test_share` of its references. The rest of the training set serves unlabeled, and so do
+    the folders; what is labeled depends on the seed and the fold alone. Raises UserError where a
+    split that is needed would be empty.
     """
     data = config.data
     _check_kind(config, main, folders)
-    published = 'test' in main.splits
-    train = main.records('train' if published else 'all')
-    test = main.records('test') if published else train
+    train, test = published_parts(data, main)
     groups = _groups(train, main)
     rng = counter_rng(config.seed, SPLIT, 0, 0)
     order = rng.permutation(len(groups))
-    held_out = 0 if published else max(1, round(data.test_share * len(groups)))
+    held_out = 0 if test is not None else max(1, round(data.test_share * len(groups)))
     selecting = max(1, round(data.validation * (len(groups) - held_out)))
     left = order[held_out + selecting :]
     _check_left(data, len(groups), len(left), held_out)
@@ -60,11 +60,11 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
         'labeled': rows[:labels],
         'rest': rows[labels:],
     }
-    if published:
-        _check_apart(main, train, test)
-        tested = np.arange(len(test))
-    else:
-        tested = chosen['test'] = np.sort(_rows(groups, order[:held_out]))
+    if test is None:
+        chosen['test'] = np.sort(_rows(groups, order[:held_out]))
+        test = train.take(chosen['test'])
+    elif data.fold:
+        chosen['fold'] = np.array([data.fold])  # else folds of one size would look the same
     unlabeled = train.take(chosen['rest'] if data.unlabeled_rest else [])
     if data.unlabeled_labeled:
         unlabeled += train.take(chosen['labeled'])
@@ -80,7 +80,7 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
         labeled=train.take(chosen['labeled']),
         unlabeled=unlabeled,
         validation=train.take(chosen['validation']),
-        test=test.take(tested[:: data.test_stride]),
+        test=test.take(range(0, len(test), data.test_stride)),
         partial=any(p.report['partial'] for p in (main, *folders)),
         fingerprint=_fingerprint([main], chosen),
         unlabeled_fingerprint=_fingerprint(folders, {}) if folders else '',
@@ -134,22 +134,6 @@ def _check_left(data: Data, total: int, left: int, held_out: int) -> None:
         f'config.data.test_share={data.test_share} and {shares} leave none of the {total} '
         'references to train on; use less, and prepare at least 3'
     )
-
-
-def _check_apart(prepared: Prepared, train: Records, test: Records) -> None:
-    """Raises UserError for a reference that stands in both published splits."""
-    if 'reference' not in prepared.features:
-        return
-    shared = _references(train) & _references(test)
-    if shared:
-        raise UserError(
-            f'reference {min(shared)!r} stands in train and in test of {prepared.report["name"]}: '
-            'a test on it would be no test; put all its images into one split'
-        )
-
-
-def _references(records: Records) -> set[str]:
-    return {record['reference'] for record in records.annotations} - {''}
 
 
 def _fingerprint(sources: Sequence[Prepared], chosen: dict[str, np.ndarray]) -> str:

@@ -133,7 +133,9 @@ def test_every_set_has_a_tiny_version(run, read_back, tmp_path, name):
     code, out, err = run(*args)
     assert code == 0, err
     record, splits = read_back(out.strip())
-    if 'all' in record['splits']:  # nothing published: a fifth of the references is for testing
+    if 'fold' in splits.get('whole', [{}])[0]:
+        assert {example['fold'] for example in splits['whole']} == {1, 2, 3, 4, 5}
+    elif 'all' in record['splits']:  # nothing published: a fifth of the references is for testing
         assert record['references']['all'] >= 8 and record['scale'] is not None
     else:
         assert record['splits']['train'] == 4 and record['splits'].get('test', 2) == 2

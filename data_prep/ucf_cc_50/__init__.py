@@ -1,0 +1,1 @@
+"""UCF_CC_50 crowd counting, in five folds."""
