@@ -7,6 +7,8 @@ import numpy as np
 
 from rank_ssl.ops import images
 
+NESTINGS = ('centred', 'free')
+
 
 def pyramid_boxes(
     rng: np.random.Generator,
@@ -15,18 +17,23 @@ def pyramid_boxes(
     levels: int = 5,
     scale: float = 0.75,
     anchor_fraction: float = 1 / 8,
+    nesting: str = 'centred',
 ) -> np.ndarray:
     """Nested squares around one random anchor, largest first, int32 [levels, 4] (Algorithm 2).
 
     The anchor is uniform in the centred region of sides `anchor_fraction` * (H, W). The first
     square is the largest inside the image around it, so it touches a border; side k is the first
     side times scale**k, rounded. The centres are equal to half a pixel, the least that odd and
-    even sides allow, and stay within half a pixel of the anchor.
+    even sides allow, and stay within half a pixel of the anchor. With `nesting` 'free' the first
+    square is the same, and each further one lies anywhere in the one before: still ordered, with
+    contents that the centre alone does not tell.
 
     Sides decrease strictly, by at least 1 px, as long as they exceed 1 px. An image too small for
     `levels` different sides ends in repeated sides of 1 px: equal phi, hence not comparable.
     """
     _check_pyramid(shape, levels, scale, anchor_fraction)
+    if nesting not in NESTINGS:
+        raise ValueError(f'{nesting=} must be one of {", ".join(NESTINGS)}')
     height, width = shape
     offset = rng.uniform(-0.5, 0.5, size=2) * anchor_fraction
     centre_y, centre_x = (0.5 + offset) * (height, width)
@@ -35,6 +42,10 @@ def pyramid_boxes(
     # floor(c - s/2 + 1/2) moves by 0 or 1 where s falls by 1: the squares stay nested.
     top = np.minimum(np.floor(centre_y - sides / 2 + 0.5), height - sides)
     left = np.minimum(np.floor(centre_x - sides / 2 + 0.5), width - sides)
+    if nesting == 'free':
+        room = np.stack([sides[:-1] - sides[1:]] * 2)
+        moved = np.cumsum(rng.integers(room + 1), axis=1)
+        top[1:], left[1:] = top[0] + moved[0], left[0] + moved[1]
     return np.stack([top, left, top + sides, left + sides], axis=1).astype(np.int32)
 
 
@@ -46,13 +57,19 @@ def crop_pyramid(
     scale: float = 0.75,
     size: int = 224,
     anchor_fraction: float = 1 / 8,
+    nesting: str = 'centred',
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ranked crops, uint8 [levels, size, size, 3], and phi = their sides in px, float32 [levels].
 
     A larger phi holds at least as many persons: each crop contains the next (Algorithm 2).
     """
     boxes = pyramid_boxes(
-        rng, image.shape[:2], levels=levels, scale=scale, anchor_fraction=anchor_fraction
+        rng,
+        image.shape[:2],
+        levels=levels,
+        scale=scale,
+        anchor_fraction=anchor_fraction,
+        nesting=nesting,
     )
     crops = np.stack([crop_resize(image, box, size) for box in boxes])
     return crops, (boxes[:, 2] - boxes[:, 0]).astype(np.float32)

@@ -31,6 +31,7 @@ class Crowd:
     levels: int = 5  # k, nested squares of one image (Algorithm 2)
     scale: float = 0.75  # s, side of a square over the one around it
     anchor: float = 8.0  # r: the anchor region's sides are 1/r of the image's
+    nesting: str = 'centred'  # squares of one centre (Algorithm 2), or 'free' inside each other
     sigma: float = 15.0  # of a person's Gaussian, px of the original image (5.2)
     patch_min: int = 56  # labeled patches, side in px of the original image (5.3)
     patch_max: int = 448
@@ -57,6 +58,10 @@ class Crowd:
             raise UserError(f'config.task.scale={self.scale} must lie between 0 and 1; use 0.75')
         if not self.anchor >= 1:
             raise UserError(f'config.task.anchor={self.anchor} must be 1 or greater; use 8')
+        if self.nesting not in crops.NESTINGS:
+            raise UserError(
+                f'config.task.nesting={self.nesting} is unknown; use {", ".join(crops.NESTINGS)}'
+            )
         if not self.sigma > 0:
             raise UserError(f'config.task.sigma={self.sigma} px must be greater than 0; use 15')
         if not self.head_std >= 0:
@@ -92,6 +97,7 @@ class Crowd:
             scale=self.scale,
             size=self.size,
             anchor_fraction=1 / self.anchor,
+            nesting=self.nesting,
         )
         return RankedSet(made, phi, np.zeros(self.levels, np.int32))
 
@@ -176,6 +182,7 @@ class Crowd:
             levels=self.levels,
             scale=self.scale,
             anchor_fraction=1 / self.anchor,
+            nesting=self.nesting,
         )
         made = np.stack([crops.crop_resize(image, box, self.size) for box in boxes])
         return plots.ranked_set(image, made, boxes[:, 2] - boxes[:, 0], boxes=boxes)

@@ -235,3 +235,27 @@ def test_a_sub_image_of_a_smaller_image_starts_at_its_corner(shape, expected):
 def test_a_sub_image_has_a_size():
     with pytest.raises(ValueError, match='size=0 must be at least 1 px'):
         crops.sub_box(np.random.default_rng(0), (64, 64), 0)
+
+
+def test_free_squares_are_nested_and_reach_every_place():
+    shape, rng = (90, 120), np.random.default_rng(3)
+    boxes = np.stack([crops.pyramid_boxes(rng, shape, nesting='free') for _ in range(4000)])
+    centred = np.stack([crops.pyramid_boxes(rng, shape) for _ in range(4000)])
+    assert (boxes[:, 1:, :2] >= boxes[:, :-1, :2]).all()
+    assert (boxes[:, 1:, 2:] <= boxes[:, :-1, 2:]).all()
+    assert (boxes[..., 2:] <= shape).all() and (boxes[..., :2] >= 0).all()
+    sides = boxes[..., 2] - boxes[..., 0]
+    np.testing.assert_array_equal(sides, boxes[..., 3] - boxes[..., 1])
+    assert np.abs(sides - sides[:, :1] * 0.75 ** np.arange(5)).max() <= 0.5
+    # Each next square is uniform over the places there are, 0 .. the difference of the sides.
+    for axis in (0, 1):
+        room = sides[:, 0] - sides[:, 1]
+        share = (boxes[:, 1, axis] - boxes[:, 0, axis]) / room
+        assert abs(share.mean() - 0.5) < 0.02 and share.min() == 0 and share.max() == 1
+        assert np.abs(_centres(boxes)[:, 4, axis] - _centres(boxes)[:, 0, axis]).max() > 10
+        assert np.abs(_centres(centred)[:, 4, axis] - _centres(centred)[:, 0, axis]).max() <= 0.5
+
+
+def test_unknown_nesting_is_refused():
+    with pytest.raises(ValueError, match="nesting='loose' must be one of centred, free"):
+        crops.pyramid_boxes(np.random.default_rng(0), (50, 50), nesting='loose')

@@ -300,3 +300,17 @@ def test_the_settings_are_the_papers():
     paper = {'size': 224, 'levels': 5, 'scale': 0.75, 'anchor': 8.0, 'sigma': 15.0,
              'patch_min': 56, 'patch_max': 448, 'eval_side': 0, 'cell': 16}  # fmt: skip
     assert {name: given[name] for name in paper} == paper
+
+
+def test_free_squares_are_those_of_the_figure_and_of_the_ranked_set():
+    task, made = Crowd(size=32, nesting='free'), record(shape=(200, 300))
+    ranked = task.ranked_set(rng(), made)
+    boxes = crops.pyramid_boxes(rng(), (200, 300), nesting='free')
+    np.testing.assert_array_equal(ranked.phi, boxes[:, 2] - boxes[:, 0])
+    for image, box in zip(ranked.images, boxes, strict=True):
+        np.testing.assert_array_equal(image, crops.crop_resize(made['image'], box, 32))
+
+
+def test_unknown_nesting_is_a_mistake():
+    with pytest.raises(UserError, match='config.task.nesting=loose is unknown; use centred, free'):
+        Crowd(nesting='loose').check()
