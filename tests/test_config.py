@@ -26,11 +26,12 @@ from rank_ssl.tasks.iqa import IQA
 # Field, values that it must refuse, and the rule that the message has to name.
 ABOVE_ZERO = [
     'steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every', 'max_bad_steps',
-    'data.groups', 'data.labeled_per_group', 'data.threads', 'data.test_stride', 'data.prefetch',
+    'hard_every', 'hard_add', 'data.groups', 'data.labeled_per_group', 'data.threads', 'data.test_stride', 'data.prefetch',
     'optim.decay_every', 'optim.rate', 'optim.head_rate', 'optim.decay_factor', 'model.width',
 ]  # fmt: skip
 FROM_ZERO = [
-    'seed', 'eval_every', 'rank_weight', 'margin', 'figure_count', 'data.labels', 'data.workers',
+    'seed', 'eval_every', 'rank_weight', 'margin', 'figure_count', 'data.labels', 'data.fold',
+    'data.workers',
     'data.tiny', 'optim.momentum', 'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
     'model.frozen_blocks', 'pretrain.steps', 'pretrain.rate',
 ]  # fmt: skip
@@ -38,6 +39,7 @@ CHOICES = {
     'mode': 'train, evaluate',
     'regime': 'multitask, baseline, ranking, finetune, ridge',
     'reduction': 'paper, caffe, mean',
+    'sampler': 'all, random, hard',
     'optim.name': 'sgd, adam',
     'optim.schedule': 'step, cosine, constant',
     'data.on_bad': 'error, skip',
@@ -118,7 +120,7 @@ def test_numbers_that_are_not_finite(field, bad):
 
 @pytest.mark.parametrize('field, allowed', CHOICES.items())
 def test_choices(field, allowed):
-    config = made()
+    config = made(data__groups=6)  # an even number of images, which any sampler takes
     put(config, field, 'trian')
     assert refusal(config) == f'config.{field}=trian is unknown; use {allowed}'
     for word in allowed.split(', '):
@@ -201,6 +203,25 @@ def test_images_of_a_group_by_regime(regime, ranked, labeled):
     assert (config.ranked, config.labeled) == (ranked, labeled)
 
 
+@pytest.mark.parametrize('sampler, levels, layout', [
+    ('all', 5, (4, 5, 3)), ('hard', 5, (4, 5, 3)), ('random', 6, (4, 6, 3)),
+    ('random', 5, (2, 10, 6)),
+])  # fmt: skip
+def test_random_pairs_of_odd_levels_join_two_groups(sampler, levels, layout):
+    config = made(sampler=sampler, data__groups=4, data__labeled_per_group=3, task__levels=levels)
+    config.check()
+    assert (config.groups, config.ranked, config.labeled) == layout
+    baseline = made(sampler=sampler, regime='baseline', data__groups=4, data__labeled_per_group=3)
+    assert (baseline.groups, baseline.ranked, baseline.labeled) == (4, 0, 3)
+
+
+def test_an_odd_number_of_ranked_images_makes_no_pairs():
+    rule = '5 x 5 ranked images of a mini-batch, an odd number: use config.data.groups=6'
+    assert rule in refusal(made(sampler='random'))
+    made(sampler='random', regime='baseline').check()
+    made(sampler='hard').check()
+
+
 def test_to_dict_is_json_and_holds_every_field():
     plain = made(data__unlabeled_dirs='a,b').to_dict()
     assert json.loads(json.dumps(plain)) == plain
@@ -268,7 +289,8 @@ def test_harmless_fields_exist():
 
 
 def test_fields_that_change_what_was_trained_are_not_harmless():
-    decisive = {'seed', 'regime', 'rank_weight', 'margin', 'reduction', 'model.backbone',
+    decisive = {'seed', 'regime', 'rank_weight', 'margin', 'margin_grows', 'reduction', 'sampler',
+                'hard_every', 'hard_add', 'data.fold', 'model.backbone',
                 'model.width', 'model.frozen_blocks', 'data.dataset', 'data.part', 'data.labels',
                 'data.validation', 'data.groups', 'optim.name'}  # fmt: skip
     assert not decisive & set(HARMLESS)

@@ -16,7 +16,7 @@ from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.ops import crops
 from rank_ssl.tasks.crowd import Crowd
-from rank_ssl.types import Batch
+from rank_ssl.types import Batch, RankedSet
 
 GROUPS, LABELS = 3, 2
 LEVELS = 5
@@ -441,3 +441,60 @@ def test_a_preparation_that_breaks_is_named_with_its_command(monkeypatch, tmp_pa
     monkeypatch.setattr(subprocess, 'run', lambda command, **options: done)
     with pytest.raises(UserError, match=f'exit code {code}.*data_prep.prepare synthetic_crowd'):
         data.prepare(make_config(), str(tmp_path))
+
+
+def comparable(phi: np.ndarray, segments: np.ndarray) -> int:
+    return int(((phi[:, None] < phi) & (segments[:, None] == segments)).sum())
+
+
+@pytest.mark.parametrize('levels, groups', [(5, 4), (4, 3)])
+def test_random_pairs_are_two_images_of_as_many_records(splits, levels, groups):
+    config = make_config(groups=groups)
+    config.task.levels, config.sampler = levels, 'random'
+    config.check()
+    batches = data.Batches(config, splits, range(config.groups))
+    batch, every = Batch(**batches[3]), groups * levels
+    assert batch.phi.shape == (config.groups, config.ranked) and batch.phi.size == every
+    assert batch.ranked_where.all()
+    for phi, segments in zip(batch.phi, batch.segments, strict=True):
+        np.testing.assert_array_equal(segments, np.arange(config.ranked // 2).repeat(2))
+        assert comparable(phi, segments) == config.ranked // 2
+    ids = batches.ids(3)
+    assert len(ids) == every // 2 + config.groups * config.labeled
+    # Each pair is of the record that its place in the shuffled order names.
+    order = data.batches._shuffled(splits.unlabeled, config.seed, data.RANKED)
+    for pair in range(every // 2):
+        group, place = divmod(pair, config.ranked // 2)
+        rng = data.counter_rng(config.seed, data.RANKED, 3, pair)
+        record = order[3 * every // 2 + pair]
+        whole = config.task.ranked_set(rng, record)
+        mine = batch.image[group, 2 * place : 2 * place + 2]
+        assert all(any(np.array_equal(image, one) for one in whole.images) for image in mine)
+        assert record['id'] in ids
+
+
+def test_labeled_images_are_the_same_for_every_sampler(splits):
+    found = []
+    for sampler in ('all', 'random', 'hard'):
+        config = make_config(groups=4)
+        config.sampler = sampler
+        batch = Batch(**data.Batches(config, splits, range(config.groups))[2])
+        found.append(batch.image[:, config.ranked :].reshape(-1, 32, 32, 3))
+        assert batch.image.shape[0] * batch.image.shape[1] == 4 * (LEVELS + LABELS)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_random_pair_is_any_comparable_one():
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    phi, segments = np.float32([0, 0, 1, 2]), np.int32([0, 0, 0, 1])
+    whole = RankedSet(images, phi, segments)
+    seen = set()
+    for seed in range(60):
+        pair = data.batches.random_pair(np.random.default_rng(seed), whole)
+        seen.add(tuple(int(image[0, 0, 0]) for image in pair.images))
+        np.testing.assert_array_equal(pair.phi, [0, 1])
+    assert seen == {(0, 2), (1, 2)}
+    alone = RankedSet(images[:2], phi[:2], segments[:2])
+    pair = data.batches.random_pair(np.random.default_rng(0), alone)
+    assert comparable(pair.phi, pair.segments) == 0 and len(pair.images) == 2

@@ -394,3 +394,25 @@ def test_groups_split_over_devices_exchange_only_the_summed_loss():
 def test_shapes_that_do_not_fit_are_refused(scores, phi, margin, message):
     with pytest.raises(ValueError, match=message):
         ranking.pairwise_hinge_loss(jnp.ones(scores), jnp.ones(phi), margin=margin)
+
+
+@given(problem=problems(kinks=False), seed=st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_weights_multiply_the_pairs_in_the_loss_and_in_p(problem, seed):
+    scores, phi, options = problem
+    half = np.random.default_rng(seed).random((*scores.shape, scores.shape[-1]))
+    weights = half + np.swapaxes(half, -1, -2)
+    _, hinge, p = loop_matrices(scores, phi, **options)
+    loss = ranking.pairwise_hinge_loss(scores, phi, weights=weights, **options)
+    np.testing.assert_allclose(loss, (hinge * weights).sum((-2, -1)), rtol=1e-5, atol=1e-5)
+    found = ranking.hinge_matrix(scores, phi, weights=weights, **options)
+    np.testing.assert_allclose(found, p * weights, rtol=1e-5)
+    gradient = jax.grad(
+        lambda y: ranking.pairwise_hinge_loss(y, phi, weights=weights, **options).sum()
+    )(jnp.asarray(scores))
+    np.testing.assert_allclose(gradient, (p * weights).sum(-1), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r'weights \(3,\) and scores \(3,\) must be \(3, 3\)'):
+        ranking.pairwise_hinge_loss(np.zeros(3), np.arange(3), margin=1, weights=np.ones(3))

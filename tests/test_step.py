@@ -16,6 +16,7 @@ from rank_ssl import step as steps
 from rank_ssl.errors import UserError
 from rank_ssl.models import make_network
 from rank_ssl.models.network import init_params, make_apply
+from rank_ssl.pairs import Mining
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
 
@@ -53,7 +54,9 @@ def made_state(tx, seed: int = 0):
     return steps.create_state(make_apply(net), params, tx, jax.random.key(1))
 
 
-def flat_loss(params, batch: Batch, reduction: str, *, rank_weight: float, margin: float):
+def flat_loss(
+    params, batch: Batch, reduction: str, *, rank_weight: float, margin: float, grows: bool = False
+):
     """The paper's form: one list of M images, a masked [M, M] hinge, plain autodiff."""
     apply_fn = make_apply(network())
     ranked = batch.image[:, :LEVELS].reshape(-1, 32, 32, 3)
@@ -68,7 +71,9 @@ def flat_loss(params, batch: Batch, reduction: str, *, rank_weight: float, margi
         & keep[:, None]
         & keep
     )  # fmt: skip
-    hinge = jnp.where(pair, jax.nn.relu(y[:, None] - y + margin), 0).sum()
+    # Items of the chain from i up to but not j, where levels may tie: those below j, not below i.
+    below = (pair[:, None, :] & ~pair[:, :, None]).sum(0) if grows else 1
+    hinge = jnp.where(pair, jax.nn.relu(y[:, None] - y + margin * below), 0).sum()
     errors = ((forward(labeled) - batch.target.reshape(-1, 2, 2)) ** 2).sum((1, 2))
     error = (errors * batch.labeled_where.reshape(-1)).sum()
     images, count = batch.labeled_where.sum(), keep.sum()
@@ -96,6 +101,44 @@ def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
     assert gap < 1e-4 * optax.tree.norm(grads)
     total = metrics['regression'] + 0.7 * metrics['ranking']
     np.testing.assert_allclose(metrics['loss'], total, rtol=1e-6)
+
+
+def test_a_margin_that_grows_is_multiplied_with_the_levels_between():
+    tx, batch = optax.sgd(1.0), made_batch(3)
+    state = made_state(tx)
+    before = jax.tree.map(np.asarray, state.params)
+    step = steps.make_train_step(TASK, tx, rank_weight=0.7, margin=0.5, margin_grows=True)
+    state, metrics = step(state, batch)
+    value, grads = jax.value_and_grad(flat_loss)(
+        before, batch, 'paper', rank_weight=0.7, margin=0.5, grows=True
+    )
+    plain = flat_loss(before, batch, 'paper', rank_weight=0.7, margin=0.5)
+    assert abs(value - plain) > 0.1
+    np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
+    np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
+
+
+def test_hard_mining_starts_from_some_pairs_and_ends_with_all():
+    tx, batch = optax.sgd(0.0), made_batch()
+    batch = batch._replace(
+        phi=np.tile(np.arange(4, dtype=np.float32), (GROUPS, 1)),
+        segments=np.zeros((GROUPS, LEVELS), np.int32),
+        ranked_where=np.ones((GROUPS, LEVELS), bool),
+    )
+    options = {'rank_weight': 1.0, 'margin': 100.0}  # no pair is without loss
+    every = steps.make_train_step(TASK, tx, **options)(made_state(tx), batch)[1]
+    step = steps.make_train_step(TASK, tx, mining=Mining(every=1, add=2), **options)
+    state, ranking = made_state(tx), []
+    for _ in range(4):
+        state, metrics = step(state, batch)
+        ranking.append(float(metrics['ranking']))
+    # 2 of a group's 6 pairs are random, then 4, then all; a hinge is 100 and a little.
+    np.testing.assert_allclose(ranking, np.array([2, 4, 6, 6]) * GROUPS * 100, rtol=0.1)
+    assert ranking[3] == pytest.approx(float(every['ranking']), rel=1e-6)
+    # The share in the right order is still of all pairs, and `mean` divides by those ranked.
+    assert metrics['rank_accuracy'] == every['rank_accuracy']
+    mean = steps.make_train_step(TASK, tx, reduction='mean', mining=Mining(9, 1), **options)
+    assert float(mean(made_state(tx), batch)[1]['ranking']) == pytest.approx(100, rel=0.1)
 
 
 def test_unknown_reduction_is_refused():
