@@ -18,15 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ('__init__', 'errors', 'types', 'config'),
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops'),
-    ('models', 'parallel', 'checkpoint'),
+    ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train'),
-    ('active', 'predict', 'export', 'bench', 'ablate', 'anchor', 'report', 'results', 'evidence'),
+    (
+        *('active', 'predict', 'export', 'bench', 'anchor', 'results'),
+        *('report', 'grid', 'compare', 'evidence', 'arms', 'unseen', 'ablate'),
+    ),
     ('main',),
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 
-# Config holds a Task; the training loop runs evaluations, and both read data.
+# Config holds a Task; the training loop runs evaluations, and both read data. Of a grid of runs the
+# cells come first, then their comparison, then the commands.
 SIBLINGS = {
     ('types', 'errors'),
     ('config', 'errors'),
@@ -37,7 +41,11 @@ SIBLINGS = {
     ('train', 'data'),
     ('train', 'evaluate'),
     ('train', 'loop'),
-    ('evidence', 'report'),
+    ('compare', 'grid'),
+    *(('evidence', name) for name in ('compare', 'grid', 'report')),
+    ('arms', 'report'),
+    *(('unseen', name) for name in ('arms', 'compare', 'report')),
+    *(('ablate', name) for name in ('arms', 'compare', 'evidence', 'grid', 'report', 'unseen')),
     ('anchor', 'results'),
 }
 

@@ -66,10 +66,15 @@ def _means(
 
 
 def paired(arms: Mapping[str, Sequence[float]], *, metric: str, lower_is_better: bool) -> Figure:
-    """One column of dots an arm, a line joining what one seed gave in each; the bars are means."""
+    """One column of dots an arm, a line joining what one seed gave in each; the bars are means.
+
+    Where an arm lacks a seed, nan stands for it.
+    """
     names = list(arms)
     table = np.array([arms[name] for name in names], np.float64)
-    figure = Figure(figsize=(max(1.5 * len(names) + 1.6, 4.2), 4.2), layout='constrained')
+    many = len(names) > 4
+    width = 1.6 + (1.05 if many else 1.5) * len(names)
+    figure = Figure(figsize=(max(width, 4.2), 4.2), layout='constrained')
     axes = figure.add_subplot()
     x = np.arange(len(names))
     for seed in table.T:
@@ -77,8 +82,8 @@ def paired(arms: Mapping[str, Sequence[float]], *, metric: str, lower_is_better:
     for i, values in enumerate(table):
         colour = COLOURS[i % len(COLOURS)]
         axes.scatter(np.full(len(values), i), values, s=34, color=colour, zorder=3)
-        axes.hlines(values.mean(), i - 0.22, i + 0.22, color=colour, linewidth=2.5, zorder=2)
-    axes.set_xticks(x, [name.replace('_', ' ') for name in names])
+        axes.hlines(np.nanmean(values), i - 0.22, i + 0.22, color=colour, linewidth=2.5, zorder=2)
+    axes.set_xticks(x, [name.replace('_', '\n' if many else ' ') for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
     direction = 'lower' if lower_is_better else 'higher'
     axes.set_ylabel(f'{metric} ({direction} is better)')
