@@ -34,6 +34,7 @@ def evidence(made: config.Config, task: IQA) -> None:
     made.model.frozen_blocks = 3  # conv1-conv3 stay ImageNet's
     made.data.groups, made.data.labeled_per_group = 2, 5
     made.reduction = 'mean'
+    made.rank_weight = 0.3
     made.optim.name = 'adam'
     made.optim.rate = 1e-4
     made.optim.clip_norm = 0.0

@@ -31,8 +31,10 @@ HARMLESS = (
     'model.remat', 'model.weights', 'init_from',
 )  # fmt: skip
 # And these may differ where a trained run is evaluated alone.
-EVALUATION = ('task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight',
-              'margin', 'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add')  # fmt: skip
+EVALUATION = (
+    'task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight', 'margin',
+    'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add',
+)  # fmt: skip
 
 
 @dataclasses.dataclass(slots=True)
@@ -165,7 +167,8 @@ class Config:
     def _check_numbers(self) -> None:
         positive = ('steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every',
                     'max_bad_steps', 'data.groups', 'data.labeled_per_group', 'data.threads',
-                    'data.test_stride', 'data.prefetch', 'hard_every', 'hard_add', 'optim.decay_every', 'optim.rate',
+                    'data.test_stride', 'data.prefetch', 'hard_every', 'hard_add',
+                    'optim.decay_every', 'optim.rate',
                     'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
         not_negative = ('seed', 'eval_every', 'rank_weight', 'margin', 'figure_count',
                         'pretrain.steps', 'pretrain.rate',
@@ -224,6 +227,11 @@ class Config:
     def labeled(self) -> int:
         """R, labeled images in a group; 0 where the regime regresses nothing."""
         return 0 if self.regime == 'ranking' else self._joined * self.data.labeled_per_group
+
+    @property
+    def weight_of_ranking(self) -> float:
+        """lambda of eq. 5; 1 where there is no other loss to weigh it against."""
+        return 1.0 if self.regime == 'ranking' else self.rank_weight
 
     @property
     def needs_unlabeled(self) -> bool:

@@ -112,9 +112,7 @@ def _forward(*items: Any) -> tuple[Array, tuple[Any, ...]]:
 
 def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, None, None, None, None, None]:
     scores, phi, segments, where, margin, weights = saved
-    p = hinge_matrix(
-        scores, phi, margin=margin, segments=segments, where=where, weights=weights
-    )
+    p = hinge_matrix(scores, phi, margin=margin, segments=segments, where=where, weights=weights)
     return g[..., None] * p.sum(-1), None, None, None, None, None
 
 

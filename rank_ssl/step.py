@@ -90,9 +90,7 @@ def make_loss(
     A margin that grows is multiplied with the number of levels between the two of a pair.
     """
 
-    def loss(
-        params: Any, batch: Batch, keys: jax.Array, terms: Terms
-    ) -> tuple[jax.Array, Metrics]:
+    def loss(params: Any, batch: Batch, keys: jax.Array, terms: Terms) -> tuple[jax.Array, Metrics]:
         outputs = forward(apply_fn, params, batch.image, keys)
         levels = batch.phi.shape[1]
         ranked = jax.tree.map(lambda x: x[:, :levels], outputs)
@@ -134,10 +132,10 @@ def make_train_step(
 
     Groups lie on the mesh's 'data' axis; each device forwards its own and the gradients are added
     in one all-reduce. A device may compute its groups in `parts` one after another (the same loss
-    and gradient, less memory). Without `mining` all comparable pairs are ranked. A step whose loss or gradient is not finite leaves parameters and
-    optimizer as they were and is counted. Metrics are scalars: loss, regression, ranking (both
-    without lambda), rank_accuracy (share of comparable pairs in the strictly right order; nan where
-    there is none), grad_norm.
+    and gradient, less memory). Without `mining` all comparable pairs are ranked. A step whose loss
+    or gradient is not finite leaves parameters and optimizer as they were and is counted. Metrics
+    are scalars: loss, regression, ranking (both without lambda), rank_accuracy (share of comparable
+    pairs in the strictly right order; nan where there is none), grad_norm.
     """
     mesh = make_mesh(jax.devices()[:1]) if mesh is None else mesh
 

@@ -85,7 +85,8 @@ def _before(config: Config, splits: Splits) -> tuple[int, dict[str, Any]] | None
     if leaked := held_out.intersection(newest[1]['seen_ids']):
         raise UserError(
             f'config.init_from={folder} has seen the labels of {len(leaked)} images that this run '
-            f'is selected or tested by, such as {min(leaked)}: start from a run of the same seed'
+            f'is selected or tested by, such as {min(leaked)}: start from a run of the same '
+            'seed and fold'
         )
     return newest[1]['best']['step'], newest[1]
 
@@ -125,7 +126,7 @@ def train(run: Run) -> None:
     step_fn = make_train_step(
         config.task,
         run.tx,
-        rank_weight=config.rank_weight,
+        rank_weight=config.weight_of_ranking,
         margin=config.margin,
         reduction=config.reduction,
         margin_grows=config.margin_grows,

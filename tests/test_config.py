@@ -26,8 +26,9 @@ from rank_ssl.tasks.iqa import IQA
 # Field, values that it must refuse, and the rule that the message has to name.
 ABOVE_ZERO = [
     'steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every', 'max_bad_steps',
-    'hard_every', 'hard_add', 'data.groups', 'data.labeled_per_group', 'data.threads', 'data.test_stride', 'data.prefetch',
-    'optim.decay_every', 'optim.rate', 'optim.head_rate', 'optim.decay_factor', 'model.width',
+    'hard_every', 'hard_add', 'data.groups', 'data.labeled_per_group', 'data.threads',
+    'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
+    'optim.head_rate', 'optim.decay_factor', 'model.width',
 ]  # fmt: skip
 FROM_ZERO = [
     'seed', 'eval_every', 'rank_weight', 'margin', 'figure_count', 'data.labels', 'data.fold',
@@ -307,3 +308,8 @@ def test_every_field_says_what_it_is(part):
     plain = {'task', 'model', 'data', 'optim', 'pretrain'}
     bare = {f.target.id for f in fields if '  # ' not in lines[f.end_lineno - 1]}
     assert bare <= plain
+
+
+@pytest.mark.parametrize('regime, weight', [('multitask', 0.3), ('ranking', 1.0)])
+def test_one_loss_alone_is_not_weighed(regime, weight):
+    assert made(regime=regime, rank_weight=0.3).weight_of_ranking == weight
