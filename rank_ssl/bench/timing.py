@@ -32,3 +32,19 @@ def cpu_seconds(call: Callable[[], Any], repeats: int = 1) -> float:
     for _ in range(repeats):
         call()
     return (time.process_time() - began) / repeats
+
+
+def alternate_wall(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds of one call by the clock and of CPU time, float64 [rounds, 2] for each name.
+
+    For calls that use all cores and wait for their result.
+    """
+    for call in calls.values():
+        call()  # the first one fills caches
+    taken: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            call()
+            taken[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {name: np.array(values) for name, values in taken.items()}

@@ -4,6 +4,7 @@ Figures are made with matplotlib's objects alone: no window system, no global st
 processes may draw at the same time.
 """
 
+from rank_ssl.plots.convergence import convergence
 from rank_ssl.plots.crowd import counts, density_rows
 from rank_ssl.plots.parts import save
 from rank_ssl.plots.quality import levels, scores
@@ -11,6 +12,7 @@ from rank_ssl.plots.ranked import ladders, ranked_set
 from rank_ssl.plots.runs import curves, paired
 
 __all__ = [
+    'convergence',
     'counts',
     'curves',
     'density_rows',
