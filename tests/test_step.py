@@ -172,7 +172,7 @@ def test_regimes_without_ranking_or_without_labels(levels, labels):
     batch = Batch(image, full.phi[:, :levels], full.segments[:, :levels],
                   full.ranked_where[:, :levels], full.target[:, :labels],
                   full.labeled_where[:, :labels])  # fmt: skip
-    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1)
+    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1, parts=3)
     state, metrics = step(made_state(tx), batch)
     absent, present = ('ranking', 'regression') if levels == 0 else ('regression', 'ranking')
     assert metrics[absent] == 0 and metrics[present] > 0
