@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
+from rank_ssl.models.conv import bias_relu, conv3x3, max_pool2
+
 # Convolutions per block. VGG-16 is the paper's (sections 4 and 5); the smaller ones are for CPUs.
 LAYOUTS: dict[str, tuple[int, ...]] = {
     'vgg16': (2, 2, 3, 3, 3),
@@ -20,22 +22,6 @@ CHANNELS = (64, 128, 256, 512, 512)
 MIN_CHANNELS = 4
 
 ConvParams = dict[str, jax.Array]
-
-
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 convolution, stride 1, zero padding 1. [H, W, I], [3, 3, I, O] -> [H, W, O]."""
-    dims = ('NHWC', 'HWIO', 'NHWC')
-    return lax.conv_general_dilated(x[None], kernel, (1, 1), 'SAME', dimension_numbers=dims)[0]
-
-
-def max_pool2(x: jax.Array) -> jax.Array:
-    """2x2 maximum with stride 2. [H, W, C] -> [H // 2, W // 2, C].
-
-    An odd last row or column is left out; equal maxima share the gradient.
-    """
-    h, w, c = x.shape
-    # Reshape and max: its backward pass is elementwise, where reduce_window's is a scatter.
-    return x[: h // 2 * 2, : w // 2 * 2].reshape(h // 2, 2, w // 2, 2, c).max((1, 3))
 
 
 def keep_valid(x: jax.Array, valid: jax.Array | None) -> jax.Array:
@@ -153,9 +139,9 @@ def _run_block(
     convs: list[ConvParams], x: jax.Array, valid: jax.Array | None, *, pool: bool, dtype: Any
 ) -> jax.Array:
     for conv in convs:
-        x = conv3x3(x, conv['kernel'].astype(dtype)) + conv['bias'].astype(dtype)
+        x = bias_relu(conv3x3(x, conv['kernel'].astype(dtype)), conv['bias'].astype(dtype))
         # A bias makes padding positive; the next convolution would carry it over the border.
-        x = keep_valid(nn.relu(x), valid)
+        x = keep_valid(x, valid)
     if not pool:
         return x
     # Again: an odd valid row is dropped without padding, but would be pooled with padding.
