@@ -6,7 +6,7 @@ needs the data set below $RANK_SSL_DATA or --config.data.manual_dir, and ImageNe
 (--config.model.weights=FILE). Arguments, behind a colon and combined by comma:
 
     A (default) or B   the part of the data set
-    evidence           a scale for two CPU cores: 30 labels, 64 px, conv1-conv3 frozen
+    evidence           a scale for two CPU cores: 30 labels, 96 px, conv1-conv3 frozen
     smoke              seconds, on tiny made data, without weights
 
 The baseline is `--config.regime=baseline`: the same labels, parameters and steps, no ranking.
@@ -53,7 +53,7 @@ def get_config(text: str = '') -> config.Config:
         _crowd.evidence(made, task)
         made.data.labels = 30
         made.data.unlabeled_labeled = False  # the other 240 training images serve unlabeled
-        made.data.test_stride = 3
+        made.data.test_stride = 2
     if 'smoke' in given:
         _crowd.smoke(made, task)
         made.data.labels = 4

@@ -7,7 +7,7 @@ trains on four folds and tests on the one named, 1 to 5; the published numbers a
 five. It needs the data set below $RANK_SSL_DATA or --config.data.manual_dir, and ImageNet VGG-16
 weights (--config.model.weights=FILE). Arguments, behind a colon and combined by comma:
 
-    evidence           a scale for two CPU cores: 64 px, conv1-conv3 frozen
+    evidence           a scale for two CPU cores: 96 px, conv1-conv3 frozen
     smoke              seconds, on tiny made data, without weights
 
 The baseline is `--config.regime=baseline`: the same labels, parameters and steps, no ranking.
