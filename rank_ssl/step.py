@@ -206,7 +206,9 @@ def _in_parts(loss: Callable, parts: int) -> Callable:
     value_and_grad = jax.value_and_grad(loss, has_aux=True)
 
     def summed(params: Any, batch: Batch, keys: jax.Array, terms: Terms) -> Any:
-        apart = jax.tree.map(lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), (batch, keys))
+        apart = jax.tree.map(
+            lambda x: x.reshape(parts, len(x) // parts, *x.shape[1:]), (batch, keys)
+        )
         total: Any = None
         for part in range(parts):
             one = jax.tree.map(operator.itemgetter(part), apart)

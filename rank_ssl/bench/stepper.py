@@ -50,7 +50,7 @@ class Setting:
 
     @property
     def flops(self) -> int:
-        """FLOP per image of the convolutions, forward and backward: three times the forward pass."""
+        """FLOP of an image in the convolutions: three times those of the forward pass."""
         return sum(6 * 9 * i * o * (self.side // 2**b) ** 2 for b, i, o in self.layers)
 
 
