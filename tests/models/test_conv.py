@@ -115,6 +115,15 @@ def test_gradients_of_two_vmaps_are_xlas(small):
         )
 
 
+def test_two_vmaps_make_one_larger_mini_batch():
+    x, kernel, weight = jnp.zeros((2, 3, 11, 8, 3)), jnp.zeros((3, 3, 3, 5)), jnp.zeros(5)
+    for function in (conv3x3, jax.checkpoint(conv3x3)):
+        trace = jax.make_jaxpr(jax.grad(loss_of(function), 1))(x, kernel, weight)
+        found = re.findall(r':(f32\S+) = conv3x3_weight_gradient (?:.*\n)?', str(trace))
+        assert found == ['f32[3,3,3,5]']
+        assert ':f32[6,11,8,5] = conv3x3 ' in str(trace)
+
+
 def test_gradients_of_one_image_and_second_ones_equal_finite_differences(small):
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(draw(5, 4, 2)), jnp.asarray(draw(3, 3, 2, 2))
