@@ -233,7 +233,12 @@ cli.guarded(lambda: Crew([[], []], noun='cell', total=3).run(made))
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_children_which_save_their_state(tmp_path, number, code):
-    parent = subprocess.Popen([sys.executable, '-c', STOPPED, str(tmp_path)], cwd=ROOT)
+    # A suite that runs in the background has SIGINT ignored, which a child would inherit.
+    parent = subprocess.Popen(
+        [sys.executable, '-c', STOPPED, str(tmp_path)],
+        cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
     end = time.monotonic() + 60
     while not all((tmp_path / str(n)).exists() for n in (1, 2)) and time.monotonic() < end:
         time.sleep(0.02)
