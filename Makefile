@@ -58,10 +58,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-## make bench      speed of the data pipeline and of the ladders
+## make bench      speed of the data pipeline, the ladders, one forward per image, and the step
 bench: $(STAMP)
 	$(BIN)/python -m rank_ssl.bench data
 	$(BIN)/python -m rank_ssl.bench ladder
+	$(BIN)/python -m rank_ssl.bench pairs
+	$(BIN)/python -m rank_ssl.bench step
 
 ## make clean      remove caches, build files and runs/demo; environments stay
 clean:

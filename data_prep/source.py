@@ -123,6 +123,25 @@ class Source:
         raise NotImplementedError
 
 
+class MatSource(Source):
+    """A source with .mat files, read by one child process that ends with the reading."""
+
+    _mats: Any = None
+
+    def __exit__(self, *exc: object) -> None:
+        if self._mats is not None:
+            self._mats.close()
+
+    def read_mat(self, path: pathlib.Path) -> dict[str, Any]:
+        """The variables of a .mat file; raises BadFile."""
+        from data_prep import mat
+
+        if self._mats is None:
+            self._mats = mat.MatReader()
+        found: dict[str, Any] = self._mats.read(path)
+        return found
+
+
 def names() -> list[str]:
     """The data sets there are: the folders of this package that hold a source.py."""
     here = pathlib.Path(__file__).parent

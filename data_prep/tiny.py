@@ -12,6 +12,7 @@ from rank_ssl.errors import UserError
 
 SHAPES = ((64, 96), (72, 96), (64, 80))  # (H, W) px
 SPLITS = ('train', 'test')
+MAT_TEXT = 116  # bytes of free text that a .mat file starts with; scipy writes the date there
 
 
 def sizes(count: int) -> dict[str, int]:
@@ -75,3 +76,12 @@ def _image(split: str, index: int, seed: int, *, empty: bool) -> tuple[bytes, np
     shape = SHAPES[index % len(SHAPES)]
     image, points = scenes.draw(rng, shape, count=0 if empty else int(rng.integers(2, 25)))
     return scenes.encode(image, gray=index % 3 == 2), points
+
+
+def write_mat(path: pathlib.Path, variables: dict[str, np.ndarray]) -> None:
+    """Writes a .mat file, the same bytes whenever it is written."""
+    import scipy.io
+
+    scipy.io.savemat(path, variables, do_compression=True)
+    text = b'MATLAB 5.0 MAT-file, made'.ljust(MAT_TEXT)
+    path.write_bytes(text + path.read_bytes()[MAT_TEXT:])

@@ -185,10 +185,15 @@ def paper_tables(name: str, config: Config, results: Results) -> list[str]:
 
 def paired_text(arms: Sequence[str], differ: Differ) -> str:
     """Every arm against the first, and multi-task against its other samplers."""
+    return '\n'.join(['**Paired differences**', '', *(f'- {d}' for d in paired(arms, differ))])
+
+
+def paired(arms: Sequence[str], differ: Differ) -> list[Difference]:
+    """Those of the differences that there are."""
     pairs = [(arms[0], arm) for arm in arms[1:]]
     pairs += [(f'multitask_{sampler}', 'multitask') for sampler in ('random', 'hard')]
     found = (differ(*pair) for pair in dict.fromkeys(pairs))
-    return '\n'.join(['**Paired differences**', '', *(f'- {d}' for d in found if d)])
+    return [one for one in found if one]
 
 
 def claims(table: Table, results: Results, differ: Differ) -> list[dict[str, Any]]:
@@ -268,16 +273,12 @@ def numbers(
             if len(runs) > 1
             else None,
         }
-    names = list(found)
-    pairs = [(names[0], arm) for arm in names[1:]]
-    pairs += [(f'multitask_{sampler}', 'multitask') for sampler in ('random', 'hard')]
-    made = [differ(*pair) for pair in dict.fromkeys(pairs)]
     return {
         'table': name,
         'data': results[0][1]['config']['data'],
         'metric': TABLES[name].metric,
         'arms': found,
-        'differences': [d.to_dict() for d in made if d],
+        'differences': [d.to_dict() for d in paired(list(found), differ)],
         'claims': claims(TABLES[name], results, differ),
         'missing': list(missing),
     }

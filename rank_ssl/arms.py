@@ -34,7 +34,9 @@ def chosen(config: Config, name: str | None) -> str:
     task = type(config.task).__name__
     fitting = [key for key, table in TABLES.items() if table.task == task]
     if not fitting:
-        raise UserError(f'config.task is {task}, which no table of the paper is about: use IQA')
+        raise UserError(
+            f'config.task is {task}, which no table of the paper is about: use IQA, Crowd'
+        )
     if name is None:
         return fitting[0]
     if name not in fitting:

@@ -155,10 +155,9 @@ class Crew:
         for process in processes:
             process.terminate()
         try:
-            for process in processes:
-                process.wait(STOP)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                for process in processes:
+                    process.wait(STOP)
         finally:
             for process in processes:
                 process.kill()

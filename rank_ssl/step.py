@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, PartitionSpec
 
+from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.pairs import Mining, mined
 from rank_ssl.parallel import make_mesh
@@ -182,6 +183,23 @@ def make_train_step(
         return state, {**found, 'rank_accuracy': accuracy, 'grad_norm': norm}
 
     return jax.jit(step, donate_argnums=0)
+
+
+def step_of(
+    config: Config, tx: optax.GradientTransformation, *, mesh: Mesh | None = None, parts: int = 1
+) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+    """The step of a config; the rest as in `make_train_step`."""
+    return make_train_step(
+        config.task,
+        tx,
+        rank_weight=config.weight_of_ranking,
+        margin=config.margin,
+        reduction=config.reduction,
+        margin_grows=config.margin_grows,
+        mining=Mining(config.hard_every, config.hard_add) if config.sampler == 'hard' else None,
+        mesh=mesh,
+        parts=parts,
+    )
 
 
 def _pairs(batch: Batch) -> jax.Array:

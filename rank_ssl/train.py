@@ -17,8 +17,7 @@ from rank_ssl.loop import Loop, Run, stop_signals
 from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import make_apply
 from rank_ssl.optimizer import make_optimizer
-from rank_ssl.pairs import Mining
-from rank_ssl.step import create_state, make_train_step
+from rank_ssl.step import create_state, make_train_step, step_of
 
 __all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
 
@@ -123,17 +122,7 @@ def train(run: Run) -> None:
     config = run.config
     padded, parts = parallel.layout(config.groups, run.mesh.devices.size, config.accumulate)
     batches = Batches(config, run.splits, parallel.process_groups(padded, run.mesh))
-    step_fn = make_train_step(
-        config.task,
-        run.tx,
-        rank_weight=config.weight_of_ranking,
-        margin=config.margin,
-        reduction=config.reduction,
-        margin_grows=config.margin_grows,
-        mining=Mining(config.hard_every, config.hard_add) if config.sampler == 'hard' else None,
-        mesh=run.mesh,
-        parts=parts,
-    )
+    step_fn = step_of(config, run.tx, mesh=run.mesh, parts=parts)
     first, start, best = jax.process_index() == 0, run.start or 0, run.workdir / 'best'
     if first:
         # Of a start that was killed before its next save: those steps are taken again.

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -89,3 +89,25 @@ def smoke_run(
         return SmokeRun(workdir, done, seconds)
 
     return run
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """given(name=value): sets flags of a grid, which tabulates two seeds and runs nothing."""
+    import importlib
+
+    from absl import flags
+
+    from rank_ssl import compare
+
+    importlib.import_module('rank_ssl.ablate')  # defines the flags
+    flags.FLAGS.mark_as_parsed()
+    monkeypatch.setattr(sys, 'argv', ['ablate.py', '--config=exp.py'])
+
+    def choose(**values: Any) -> None:
+        for name, value in values.items():
+            monkeypatch.setattr(flags.FLAGS[name], 'value', value)
+
+    choose(only_table=True, seeds=['2'])
+    monkeypatch.setattr(compare, 'DRAWS', 100)
+    return choose

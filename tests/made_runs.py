@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from rank_ssl import ablate
 from rank_ssl.arms import TABLES
 from rank_ssl.config import REGIMES, Config, Data, Model
 from rank_ssl.grid import Cell, make_cells
@@ -77,3 +78,9 @@ def cells_of(
     """The cells of an ablation table."""
     made = TABLES[table].arms(config, False)
     return make_cells([f'{arm}:{fields}' for arm, fields in made.items()], seeds, workdir, folds)
+
+
+def tabulated(config: Config, workdir: Path, capsys: Any) -> str:
+    """What the ablation command prints of the finished cells."""
+    ablate.main(config, workdir)
+    return capsys.readouterr().out

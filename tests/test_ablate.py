@@ -10,35 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
-from rank_ssl import ablate, compare, jobs, plots
+from rank_ssl import ablate, jobs, plots
 from rank_ssl.arms import TABLES
-from rank_ssl.config import Config, Data
+from rank_ssl.config import Data
 from rank_ssl.errors import UserError
-from tests.made_runs import CROWD, QUALITY, TRUE, cells_of, finish
+from tests.made_runs import CROWD, QUALITY, TRUE, cells_of, finish, tabulated
 
 ROOT = Path(__file__).resolve().parent.parent
 
-
-@pytest.fixture(autouse=True)
-def given(monkeypatch):
-    """Sets flags of the grid."""
-    flags.FLAGS.mark_as_parsed()
-    monkeypatch.setattr(sys, 'argv', ['ablate.py', '--config=exp.py'])
-
-    def choose(**values) -> None:
-        for name, value in values.items():
-            monkeypatch.setattr(flags.FLAGS[name], 'value', value)
-
-    choose(only_table=True, seeds=['2'])
-    monkeypatch.setattr(compare, 'DRAWS', 100)
-    return choose
-
-
-def tabulated(config: Config, workdir: Path, capsys) -> str:
-    ablate.main(config, workdir)
-    return capsys.readouterr().out
+pytestmark = pytest.mark.usefixtures('given')
 
 
 def test_a_schedule_that_was_typed_is_kept(monkeypatch):

@@ -12,12 +12,11 @@ from PIL import Image
 
 from rank_ssl import data
 from rank_ssl.bench.programs import Convolution, convolutions, forwards
-from rank_ssl.bench.samplers import train_step
 from rank_ssl.bench.siamese import siamese_loss
 from rank_ssl.config import SAMPLERS, Config, Data, Model
 from rank_ssl.models.build import build_network
 from rank_ssl.models.network import init_params, make_apply
-from rank_ssl.step import create_state, make_train_step
+from rank_ssl.step import create_state, make_train_step, step_of
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.tasks.iqa import IQA
 from rank_ssl.types import Batch
@@ -75,7 +74,7 @@ def counted(config: Config, batch: Batch) -> int:
     apply_fn, params = network_of(config)
     tx = optax.sgd(1e-3, momentum=0.9)
     state = jax.eval_shape(lambda p, k: create_state(apply_fn, p, tx, k), params, jax.random.key(0))
-    return count(jax.make_jaxpr(train_step(config, tx))(state, batch), params)
+    return count(jax.make_jaxpr(step_of(config, tx))(state, batch), params)
 
 
 @pytest.mark.parametrize('name', TASKS)

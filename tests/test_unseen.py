@@ -1,36 +1,14 @@
 """Table 3: the numbers of seen and unseen types against arithmetic by hand."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
-from rank_ssl import ablate, compare, metrics
-from rank_ssl.config import Config
-from tests.made_runs import QUALITY, cells_of, finish
+from rank_ssl import compare, metrics
+from tests.made_runs import QUALITY, cells_of, finish, tabulated
 
-
-@pytest.fixture(autouse=True)
-def given(monkeypatch):
-    """Sets flags of the grid."""
-    flags.FLAGS.mark_as_parsed()
-    monkeypatch.setattr(sys, 'argv', ['ablate.py', '--config=exp.py'])
-
-    def choose(**values) -> None:
-        for name, value in values.items():
-            monkeypatch.setattr(flags.FLAGS[name], 'value', value)
-
-    choose(only_table=True, seeds=['2'])
-    monkeypatch.setattr(compare, 'DRAWS', 100)
-    return choose
-
-
-def tabulated(config: Config, workdir: Path, capsys) -> str:
-    ablate.main(config, workdir)
-    return capsys.readouterr().out
-
+pytestmark = pytest.mark.usefixtures('given')
 
 KINDS = ['white_noise', 'jpeg', 'rain', 'white_noise'] * 4
 SCORES = np.arange(16.0)

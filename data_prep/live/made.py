@@ -6,12 +6,10 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.io
 
-from data_prep import tiny_quality
+from data_prep import tiny, tiny_quality
 from data_prep.live.source import FOLDERS, REFERENCES, TABLES, TOTAL
 
-HEADER_TEXT = 116  # bytes of free text in a .mat file; scipy writes the date there
 LEVELS = (1, 3, 5)
 MOST = 29  # references
 
@@ -61,6 +59,4 @@ def write_tables(
         (folder / file, {column: np.array([dmos]), 'orgs': np.array([orgs], np.uint8)}),
         (folder / REFERENCES, {'refnames_all': cells}),
     ):
-        scipy.io.savemat(path, variables, do_compression=True)
-        text = b'MATLAB 5.0 MAT-file, made'.ljust(HEADER_TEXT)
-        path.write_bytes(text + path.read_bytes()[HEADER_TEXT:])
+        tiny.write_mat(path, variables)

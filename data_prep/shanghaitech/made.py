@@ -5,13 +5,8 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import scipy.io
 
 from data_prep import tiny
-
-HEADER_TEXT = (
-    116  # bytes of free text in a .mat file; scipy writes the date, which differs each time
-)
 
 
 def write(part: pathlib.Path, *, count: int, seed: int) -> None:
@@ -32,7 +27,4 @@ def write_annotation(path: pathlib.Path, points: np.ndarray, *, count: int | Non
     record[0, 0] = (np.asarray(points, np.float64), np.array([[number]], np.uint16))
     cell = np.empty((1, 1), object)
     cell[0, 0] = record
-    scipy.io.savemat(path, {'image_info': cell}, do_compression=True)
-    data = path.read_bytes()
-    text = b'MATLAB 5.0 MAT-file, made'.ljust(HEADER_TEXT)
-    path.write_bytes(text + data[HEADER_TEXT:])
+    tiny.write_mat(path, {'image_info': cell})

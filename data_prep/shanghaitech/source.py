@@ -6,7 +6,7 @@ import pathlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from data_prep.source import BadFile, Item, Listing, Source, crowd_features, read_image
+from data_prep.source import BadFile, Item, Listing, MatSource, crowd_features, read_image
 from rank_ssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ IMAGE = re.compile(r'IMG_(\d+)\.jpg', re.IGNORECASE)
 TRUTH = re.compile(r'GT_IMG_(\d+)\.mat', re.IGNORECASE)
 
 
-class ShanghaitechSource(Source):
+class ShanghaitechSource(MatSource):
     """Parts A and B; the annotated count is the number of points in the .mat file."""
 
     name = 'shanghaitech'
@@ -26,14 +26,6 @@ class ShanghaitechSource(Source):
     license = 'Research use; cite Zhang et al., CVPR 2016 (ShanghaiTech crowd counting).'
     configs = ('part_A', 'part_B')
     builder = 'Shanghaitech'
-
-    def __init__(self, config: str, folder: pathlib.Path | None, **options: int) -> None:
-        super().__init__(config, folder, **options)
-        self._mats: Any = None
-
-    def __exit__(self, *exc: object) -> None:
-        if self._mats is not None:
-            self._mats.close()
 
     @classmethod
     def holds(cls, config: str, folder: pathlib.Path) -> bool:
@@ -131,9 +123,7 @@ class ShanghaitechSource(Source):
 
         from data_prep import mat
 
-        if self._mats is None:
-            self._mats = mat.MatReader()
-        info = mat.unwrap(self._mats.read(path).get('image_info'))
+        info = mat.unwrap(self.read_mat(path).get('image_info'))
         fields = list(info.values()) if isinstance(info, dict) else []
         if len(fields) < 2:
             raise BadFile(f'{path}: holds no image_info with points and a count')

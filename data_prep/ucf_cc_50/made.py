@@ -5,10 +5,8 @@ from __future__ import annotations
 import pathlib
 
 import numpy as np
-import scipy.io
 
 from data_prep import tiny
-from data_prep.shanghaitech.made import HEADER_TEXT
 from data_prep.ucf_cc_50.source import FOLDS
 
 ORDER = [number for numbers in zip(*FOLDS, strict=True) for number in numbers]  # fold by fold
@@ -26,8 +24,4 @@ def write(folder: pathlib.Path, *, count: int, seed: int) -> None:
 
 def write_annotation(path: pathlib.Path, points: np.ndarray) -> None:
     """Writes one n_ann.mat: points [P, 2], (x, y) px."""
-    points = np.asarray(points, np.float64)
-    scipy.io.savemat(path, {'annPoints': points}, do_compression=True)
-    data = path.read_bytes()
-    text = b'MATLAB 5.0 MAT-file, made'.ljust(HEADER_TEXT)
-    path.write_bytes(text + data[HEADER_TEXT:])
+    tiny.write_mat(path, {'annPoints': np.asarray(points, np.float64)})

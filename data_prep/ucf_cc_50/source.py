@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from data_prep.files import child
-from data_prep.source import BadFile, Item, Listing, Source, crowd_features, read_image
+from data_prep.source import BadFile, Item, Listing, MatSource, crowd_features, read_image
 from rank_ssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ FOLD = {number: fold for fold, numbers in enumerate(FOLDS, start=1) for number i
 SCENES = {41: 'scene_41_46', 46: 'scene_41_46'}
 
 
-class UcfCc50Source(Source):
+class UcfCc50Source(MatSource):
     """50 images in five folds; the annotated count is the number of points in the .mat file."""
 
     name = 'ucf_cc_50'
@@ -38,14 +38,6 @@ class UcfCc50Source(Source):
     license = 'Research use; cite Idrees et al., CVPR 2013 (UCF_CC_50 crowd counting).'
     configs = ('published', 'one_scene')
     builder = 'UcfCc50'
-
-    def __init__(self, config: str, folder: pathlib.Path | None, **options: int) -> None:
-        super().__init__(config, folder, **options)
-        self._mats: Any = None
-
-    def __exit__(self, *exc: object) -> None:
-        if self._mats is not None:
-            self._mats.close()
 
     @classmethod
     def holds(cls, config: str, folder: pathlib.Path) -> bool:
@@ -107,9 +99,7 @@ class UcfCc50Source(Source):
         """Points f64[P, 2], the variable annPoints."""
         from data_prep import mat
 
-        if self._mats is None:
-            self._mats = mat.MatReader()
-        variables = self._mats.read(path)
+        variables = self.read_mat(path)
         if 'annPoints' not in variables:
             raise BadFile(f'{path}: holds no annPoints')
         return mat.as_points(variables['annPoints'], path)

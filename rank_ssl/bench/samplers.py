@@ -14,9 +14,8 @@ from rank_ssl.data import EVALUATE, Batches, Splits, counter_rng, load_splits, p
 from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import Network, make_apply
 from rank_ssl.optimizer import make_optimizer
-from rank_ssl.pairs import Mining
 from rank_ssl.ranking import certainty, pairwise_hinge_loss
-from rank_ssl.step import create_state, make_train_step
+from rank_ssl.step import create_state, step_of
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch, TrainState
 
@@ -98,19 +97,6 @@ def probe_sets(config: Config, splits: Splits, sets: int) -> tuple[jax.Array, ja
     return jnp.stack([one.images for one in made]), jnp.stack([one.phi for one in made])
 
 
-def train_step(config: Config, tx: Any) -> Callable:
-    """The training step of a config, on one device."""
-    return make_train_step(
-        config.task,
-        tx,
-        rank_weight=config.weight_of_ranking,
-        margin=config.margin,
-        reduction=config.reduction,
-        margin_grows=config.margin_grows,
-        mining=Mining(config.hard_every, config.hard_add) if config.sampler == 'hard' else None,
-    )
-
-
 def forwards_ratio(found: dict[str, Any], name: str) -> list[float]:
     """Forwards of a sampler over ours to the lowest probe loss that both reach, for each seed.
 
@@ -168,7 +154,7 @@ def _runs(
         init_key, step_key = jax.random.split(jax.random.key(seed))
         params = initial_params(network, None, key=init_key, size=size)
         tx = make_optimizer(config.optim, params, steps=config.steps)
-        step_fn = step_fn or train_step(config, tx)
+        step_fn = step_fn or step_of(config, tx)
         state = create_state(apply_fn, params, tx, step_key)
         batches = Batches(config, splits, range(config.groups))
         found.append(list(_looks(setting, state, step_fn, look, batches)))
