@@ -211,7 +211,9 @@ def test_more_jobs_than_cores_are_refused(monkeypatch, count, use):
 
 
 STOPPED = """
-import pathlib, sys
+import pathlib, signal, sys
+# A suite that runs in the background has SIGINT ignored, and so has what it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from rank_ssl import cli
 from rank_ssl.jobs import Crew, Job
 child = '''
@@ -233,12 +235,7 @@ cli.guarded(lambda: Crew([[], []], noun='cell', total=3).run(made))
 
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_children_which_save_their_state(tmp_path, number, code):
-    # A suite that runs in the background has SIGINT ignored, which a child would inherit.
-    parent = subprocess.Popen(
-        [sys.executable, '-c', STOPPED, str(tmp_path)],
-        cwd=ROOT,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    parent = subprocess.Popen([sys.executable, '-c', STOPPED, str(tmp_path)], cwd=ROOT)
     end = time.monotonic() + 60
     while not all((tmp_path / str(n)).exists() for n in (1, 2)) and time.monotonic() < end:
         time.sleep(0.02)
