@@ -6,7 +6,7 @@ needs the data set below $RANK_SSL_DATA or --config.data.manual_dir, and ImageNe
 (--config.model.weights=FILE). Arguments, behind a colon and combined by comma:
 
     A (default) or B   the part of the data set
-    evidence           a scale for two CPU cores: 30 labels, 96 px, conv1-conv3 frozen
+    evidence           a scale for two CPU cores: 30 labels, 64 px, conv1-conv3 frozen
     smoke              seconds, on tiny made data, without weights
 
 The baseline is `--config.regime=baseline`: the same labels, parameters and steps, no ranking.

@@ -12,13 +12,14 @@ import pathlib
 from typing import Any
 
 from rank_ssl.errors import UserError
-from rank_ssl.types import Task
+from rank_ssl.types import ActiveTask, Task
 
-MODES = ('train', 'evaluate')
+MODES = ('train', 'evaluate', 'active')
 # finetune: ranking, then regression from its parameters; ridge: frozen features, no training.
 REGIMES = ('multitask', 'baseline', 'ranking', 'finetune', 'ridge')
 REDUCTIONS = ('paper', 'caffe', 'mean')
 SAMPLERS = ('all', 'random', 'hard')
+RULES = ('certainty', 'graded', 'random', 'dropout', 'kcenter')
 DEFAULT_WEIGHTS = 'weights/vgg16_imagenet_convs_f16.npz'  # below $RANK_SSL_DATA
 
 # Fields that may differ when a run goes on: they change how it is run or for how long, not what
@@ -32,8 +33,8 @@ HARMLESS = (
 )  # fmt: skip
 # And these may differ where a trained run is evaluated alone.
 EVALUATION = (
-    'task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight', 'margin',
-    'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add',
+    'eval_tile', 'task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight',
+    'margin', 'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add',
 )  # fmt: skip
 
 
@@ -119,6 +120,20 @@ class Pretrain:
 
 
 @dataclasses.dataclass(slots=True)
+class Active:
+    """Algorithm 1, of `mode` active: which units to label next. A unit is labeled at once."""
+
+    rule: str = 'certainty'  # of eq. 15; or 'graded', 'random', 'dropout', 'kcenter'
+    start: float = 0.1  # share of the training units that is labeled at first (6.1.3, 6.2.3)
+    share: float = 0.1  # S, the share that each cycle adds
+    cycles: int = 9  # T: so many times units are added, after a training of `steps` each
+    pairs: int = 100  # K, pairs of a unit that are compared; 0 = all
+    restart: bool = False  # train from the initial parameters, not from the last ones
+    draws: int = 20  # forwards with dropout whose variance is rule `dropout`
+    dropout: float = 0.2  # share of the last channels that these leave out
+
+
+@dataclasses.dataclass(slots=True)
 class Config:
     """A run. The defaults are the paper's crowd counting settings where it gives them."""
 
@@ -127,7 +142,8 @@ class Config:
     data: Data = dataclasses.field(default_factory=Data)
     optim: Optim = dataclasses.field(default_factory=Optim)
     pretrain: Pretrain = dataclasses.field(default_factory=Pretrain)
-    mode: str = 'train'  # 'train', or 'evaluate' the best checkpoint of a workdir
+    active: Active = dataclasses.field(default_factory=Active)
+    mode: str = 'train'  # 'evaluate' the best checkpoint of a workdir; 'active' (Algorithm 1)
     regime: str = 'multitask'  # 'baseline' (regression), 'ranking', 'finetune', 'ridge' (3.2)
     init_from: str = ''  # workdir of a run whose parameters this one starts from
     rank_weight: float = 1.0  # lambda of eq. 5
@@ -138,10 +154,12 @@ class Config:
     hard_add: int = 1  # those of the highest loss in each group, so many each time
     reduction: str = 'paper'  # 'paper' (eq. 8, 17), 'caffe' (released code) or 'mean'
     seed: int = 0  # of every random draw: splits, crops, order, initial parameters
-    steps: int = 10_000  # updates (6.2)
+    steps: int = 10_000  # updates (6.2); in active learning of each training
+    first_step: int = 0  # updates of the trainings before, whose random draws are not used again
     accumulate: int = 1  # parts that a device computes its groups in, one after another
     eval_every: int = 500  # steps between validations; 0 = at the end alone
     eval_batch: int = 1  # images of one shape evaluated at once, per device
+    eval_tile: int = 0  # side of the squares, px, that they are forwarded in; 0 = as they are
     checkpoint_every: int = 500  # steps between saves
     keep: int = 2  # newest checkpoints kept; the best is kept beside them
     log_every: int = 10  # steps between lines of metrics.jsonl
@@ -159,18 +177,24 @@ class Config:
             _one_of(f'config.{field}', getattr(self, field), allowed)
         _one_of('config.optim.name', self.optim.name, ('sgd', 'adam'))
         _one_of('config.optim.schedule', self.optim.schedule, ('step', 'cosine', 'constant'))
+        _one_of('config.active.rule', self.active.rule, RULES)
         _one_of('config.data.on_bad', self.data.on_bad, ('error', 'skip'))
         self._check_numbers()
         self.task.check()
+        self._check_tile()
+        self._check_active()
         self._check_pairs()
 
     def _check_numbers(self) -> None:
         positive = ('steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every',
                     'max_bad_steps', 'data.groups', 'data.labeled_per_group', 'data.threads',
                     'data.test_stride', 'data.prefetch', 'hard_every', 'hard_add',
+                    'active.start', 'active.share', 'active.draws',
                     'optim.decay_every', 'optim.rate',
                     'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
-        not_negative = ('seed', 'eval_every', 'rank_weight', 'margin', 'figure_count',
+        not_negative = ('seed', 'first_step', 'eval_every', 'eval_tile',
+                        'active.cycles', 'active.pairs', 'active.dropout',
+                        'rank_weight', 'margin', 'figure_count',
                         'pretrain.steps', 'pretrain.rate',
                         'data.labels', 'data.fold', 'data.workers', 'data.tiny', 'optim.momentum',
                         'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
@@ -193,6 +217,45 @@ class Config:
             raise UserError(
                 f'config.data.test_share={self.data.test_share} must lie between 0 and 1: a part '
                 'of the references is tested on; use 0.2'
+            )
+
+    def _check_tile(self) -> None:
+        tile, size = self.eval_tile, self.task.size
+        if tile and len(self.task.target_shape()) != 2:
+            raise UserError(
+                f'config.eval_tile={tile} joins maps, and the output of the task '
+                f'{type(self.task).__name__} is none; use 0'
+            )
+        cell = self.task.stride() or 1
+        if tile % cell:
+            raise UserError(
+                f'config.eval_tile={tile} px must be a multiple of the stride {cell}; '
+                f'use config.task.size, {size}'
+            )
+
+    def _check_active(self) -> None:
+        active = self.active
+        for name in ('start', 'share'):
+            if (value := getattr(active, name)) > 1:
+                raise UserError(f'config.active.{name}={value} is a share, 1 at most; use 0.1')
+        if active.dropout >= 1:
+            raise UserError(f'config.active.dropout={active.dropout} must be below 1; use 0.2')
+        if self.mode != 'active':
+            return
+        if not isinstance(self.task, ActiveTask):
+            raise UserError(
+                f'config.mode=active: the task {type(self.task).__name__} has no unit_of and no '
+                'certainty_set; write them, as rank_ssl/types.py says'
+            )
+        if self.data.labels:
+            raise UserError(
+                f'config.data.labels={self.data.labels} fixes the labels, config.mode=active '
+                'chooses them: use 0 and config.active.start'
+            )
+        if self.regime in ('ridge', 'ranking'):
+            raise UserError(
+                f'config.regime={self.regime} trains on no label, config.mode=active chooses '
+                'labels to train on: use multitask or baseline'
             )
 
     def _check_pairs(self) -> None:

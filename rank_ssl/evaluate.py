@@ -5,7 +5,7 @@ import dataclasses
 import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,16 @@ from rank_ssl.types import Prediction, Record, Task
 
 MAX_SHAPES = 8
 Shape = tuple[int, int]
+
+
+class Source(Protocol):
+    """Examples that a sweep forwards: each a dict whose 'views' are Views, V the same in all."""
+
+    def shapes(self) -> list[Shape]:
+        """(H, W) of each example's views."""
+
+    def read(self, places: Sequence[int], threads: int) -> Iterator[dict[str, Any]]:
+        """The examples at these places in this order, read ahead by threads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,44 +101,120 @@ def schedule(
     ]
 
 
-class Evaluator:
-    """Evaluates splits of one task with at most eight compiled shapes.
+def tiled(apply_fn: Callable, side: int) -> Callable:
+    """`apply_fn` on tiles of side x side px, each padded at its border as a training input is.
 
-    `shapes` are those of all splits that will be evaluated; one call alone may do without.
+    Of an image whose sides are multiples of `side` it gives the map joined from those of its tiles.
+    """
+
+    def apply(params: Any, image: jax.Array, *, valid: jax.Array) -> jax.Array:
+        rows, columns = image.shape[0] // side, image.shape[1] // side
+        tiles = image.reshape(rows, side, columns, side, 3).swapaxes(1, 2)
+        corners = side * jnp.stack(jnp.mgrid[:rows, :columns], -1)
+
+        def one(tile: jax.Array, corner: jax.Array) -> jax.Array:
+            return apply_fn(params, tile, valid=jnp.clip(valid - corner, 0, side))
+
+        maps = jax.vmap(jax.vmap(one))(tiles, corners)
+        height, width = maps.shape[2:]
+        return maps.swapaxes(1, 2).reshape(rows * height, columns * width)
+
+    return apply
+
+
+class Seen(NamedTuple):
+    """A batch of a sweep: examples of one bucket with what was made of them."""
+
+    places: list[int]  # of the examples
+    rows: dict[int, dict[str, Any]]  # by row of `outputs`, those that this process has read
+    bucket: Shape
+    outputs: Any  # leading axis: the batch, its first `len(places)` rows are the examples'
+
+
+class Sweep:
+    """Forwards the views of examples with at most eight compiled shapes.
+
+    `function(params, images [B, V, H, W, 3], valid [B, 2])` makes arrays with a leading axis B.
+    `shapes` are those of all that will be forwarded; one call alone may do without. Sides of a
+    bucket are multiples of `tile`.
     """
 
     def __init__(
         self,
-        task: Task,
-        apply_fn: Callable,
+        function: Callable,
         mesh: Mesh,
         *,
         batch: int = 1,
         threads: int = 2,
         shapes: Sequence[Shape] = (),
+        tile: int = 0,
     ) -> None:
-        self._task, self._mesh, self._threads = task, mesh, threads
-        self._buckets = buckets(shapes)
+        self._mesh, self._threads, self._tile = mesh, threads, tile or 1
+        self._buckets = self._made_buckets(shapes)
         self._batch = batch * mesh.devices.size
         self._shapes: set[tuple[int, ...]] = set()
-
-        def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
-            def one(image: jax.Array, valid: jax.Array) -> Any:
-                return apply_fn(params, image, valid=valid)
-
-            outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
-            first = jax.tree.map(lambda x: x[:, 0], outputs)
-            return task.score(outputs).astype(jnp.float32), first
-
         whole, split = replicated(mesh), over_groups(mesh)
-        self._predict = jax.jit(
-            predict, in_shardings=(whole, split, split), out_shardings=(whole, whole)
-        )
+        self._forward = jax.jit(function, in_shardings=(whole, split, split), out_shardings=whole)
 
     @property
     def compiled_shapes(self) -> int:
         """How many shapes have been compiled so far."""
         return len(self._shapes)
+
+    def __call__(self, params: Any, examples: Source) -> Iterator[Seen]:
+        """What is made of all examples, batch by batch in the order of their buckets."""
+        shapes = examples.shapes()
+        plan = schedule(shapes, self._buckets or self._made_buckets(shapes), self._batch)
+        rows = process_groups(self._batch, self._mesh)
+        for (bucket, places), read in zip(plan, self._read(examples, plan, rows), strict=True):
+            image, valid = _padded(read, bucket, len(rows))
+            self._shapes.add(image.shape)
+            outputs = self._forward(params, *to_devices((image, valid), self._mesh))
+            mine = {row: one for row, one in zip(rows, read, strict=False) if row < len(places)}
+            yield Seen(places, mine, bucket, outputs)
+
+    def _made_buckets(self, shapes: Sequence[Shape]) -> list[Shape]:
+        tile = self._tile
+        return buckets([(-(-h // tile) * tile, -(-w // tile) * tile) for h, w in shapes])
+
+    def _read(
+        self, examples: Source, plan: list[tuple[Shape, list[int]]], rows: range
+    ) -> Iterator[list[dict[str, Any]]]:
+        """This process's examples of each batch of the plan, read ahead."""
+        # A process without a row of its own reads one all the same: it needs the number of views.
+        mine = [
+            [places[row] for row in rows if row < len(places)] or places[:1] for _, places in plan
+        ]
+        stream = examples.read([place for places in mine for place in places], self._threads)
+        for places in mine:
+            yield [next(stream) for _ in places]
+
+
+class Evaluator:
+    """Evaluates splits of one task; options as of `Sweep`.
+
+    With `tile`, an image is forwarded in squares of that side, px, and its map joined from theirs.
+    """
+
+    def __init__(self, task: Task, apply_fn: Callable, mesh: Mesh, **options: Any) -> None:
+        self._task = task
+        tile = options.get('tile', 0)
+        forward = tiled(apply_fn, tile) if tile else apply_fn
+
+        def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
+            def one(image: jax.Array, valid: jax.Array) -> Any:
+                return forward(params, image, valid=valid)
+
+            outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
+            first = jax.tree.map(lambda x: x[:, 0], outputs)
+            return task.score(outputs).astype(jnp.float32), first
+
+        self._sweep = Sweep(predict, mesh, **options)
+
+    @property
+    def compiled_shapes(self) -> int:
+        """How many shapes have been compiled so far."""
+        return self._sweep.compiled_shapes
 
     def __call__(
         self,
@@ -140,18 +226,13 @@ class Evaluator:
     ) -> Evaluation:
         """The predictions of all examples; the first `draw` are kept with their images."""
         shapes = examples.shapes()
-        plan = schedule(shapes, self._buckets or buckets(shapes), self._batch)
-        rows = process_groups(self._batch, self._mesh)
         predicted = np.full(len(shapes), np.nan)
         drawn: dict[int, Prediction] = {}
         done = 0
-        for (bucket, places), read in zip(plan, self._read(examples, plan, rows), strict=True):
-            image, valid = _padded(read, bucket, len(rows))
-            self._shapes.add(image.shape)
-            score, outputs = self._predict(params, *to_devices((image, valid), self._mesh))
+        for places, read, bucket, (score, outputs) in self._sweep(params, examples):
             predicted[places] = np.asarray(score, np.float64).mean(1)[: len(places)]
-            for row, example in zip(rows, read, strict=False):
-                if row < len(places) and places[row] < draw:
+            for row, example in read.items():
+                if places[row] < draw:
                     drawn[places[row]] = self._drawn(
                         example, outputs, row, predicted[places[row]], shapes[places[row]], bucket
                     )
@@ -174,18 +255,6 @@ class Evaluator:
             return self._task.metrics(predicted, true, records)
         # Parameters that have grown too large: the names, and no number.
         return dict.fromkeys(self._task.metrics(true, true, records), math.nan)
-
-    def _read(
-        self, examples: Examples, plan: list[tuple[Shape, list[int]]], rows: range
-    ) -> Iterator[list[dict[str, Any]]]:
-        """This process's examples of each batch of the plan, read ahead."""
-        # A process without a row of its own reads one all the same: it needs the number of views.
-        mine = [
-            [places[row] for row in rows if row < len(places)] or places[:1] for _, places in plan
-        ]
-        stream = examples.read([place for places in mine for place in places], self._threads)
-        for places in mine:
-            yield [next(stream) for _ in places]
 
     def _drawn(
         self,

@@ -55,6 +55,11 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     _replace(Path(path), f'{text}\n'.encode())
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """The text as a file, put in place in one step."""
+    _replace(Path(path), text.encode())
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, null as NaN; a last line cut off by a killed run is left out.
 

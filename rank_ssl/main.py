@@ -5,8 +5,6 @@ the signal's number after SIGTERM or SIGINT, when the state has been saved.
 """
 
 import contextlib
-import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
@@ -17,7 +15,6 @@ from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, cli, logs
 from rank_ssl.config import Config
-from rank_ssl.errors import UserError
 
 DISTRIBUTED = flags.DEFINE_boolean(
     'distributed', False, 'Start the same command on every host; they train as one.'
@@ -39,9 +36,9 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 
 
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
-    """Trains and evaluates, or evaluates alone; what result.json holds. Data before weights."""
+    """Does what config.mode says, data before weights; what result.json holds."""
     # Slow imports wait until flags and fields are known to be right.
-    from rank_ssl import anchor, data
+    from rank_ssl import active, anchor, data, stages
 
     say = logs.Progress(config.steps).message
     with _first_process_first():
@@ -54,47 +51,9 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             say('nothing to do: these features are fitted')
             return done
         return anchor.run_anchor(config, workdir, splits)
-    *before, last = config.stages() if config.mode == 'train' else [config]
-    for stage in before:
-        folder = workdir / stage.regime
-        last = dataclasses.replace(last, init_from=str(folder))
-        if checkpoint.saved_steps(workdir / 'checkpoints'):
-            continue  # the last stage has begun: what it began from stays as it was
-        say(f'stage {stage.regime} in {folder}')
-        folder.mkdir(exist_ok=True)
-        run_stage(stage, folder, splits)
-    return run_stage(last, workdir, splits)
-
-
-def run_stage(config: Config, workdir: pathlib.Path, splits: Any) -> dict[str, Any]:
-    """One regime from its first step, or from where its workdir left it, to its results."""
-    from rank_ssl import results, train
-
-    say = logs.Progress(config.steps).message
-    this = train.create_run(config, workdir, splits)
-    step = this.start
-    if step is not None:
-        say(f'resumed from step {step}')
-    elif config.mode == 'evaluate':
-        raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
-    if config.mode == 'train':
-        if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
-            say(f'nothing to do: step {step} of {config.steps} is reached')
-            return done
-        if jax.process_index() == 0:
-            logs.write_json(workdir / 'config.json', config.to_dict())
-        train.train(this)
-    sha256 = checkpoint.params_sha256(this.state.params)
-    train.restore_best(this)
-    return results.finish(this, params_sha256=sha256)
-
-
-def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
-    """The result.json of that step, where there is one with all that the config asks for."""
-    path = workdir / 'result.json'
-    result = json.loads(path.read_text()) if path.exists() else {}
-    tested = any(name.startswith('test/') for name in result)
-    return result if result.get('steps') == step and tested >= config.evaluate_test else None
+    if config.mode == 'active':
+        return active.run_cycles(config, workdir, splits, prepared)
+    return stages.run_stages(config, workdir, splits).result
 
 
 def print_result(result: dict[str, Any], workdir: pathlib.Path) -> None:

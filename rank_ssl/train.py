@@ -36,6 +36,8 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     network, loaded = build_network(config, pixels=known and known[1]['pixels'])
     mesh = parallel.make_mesh()
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    if config.first_step:
+        step_key = jax.random.fold_in(step_key, config.first_step)
     params = initial_params(network, loaded, key=init_key, size=config.task.size)
     if before is not None:
         like = {'params': params}
@@ -54,6 +56,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
         batch=config.eval_batch,
         threads=config.data.threads,
         shapes=[s for records in evaluated for s in view_shapes(config.task, records)],
+        tile=config.eval_tile,
     )
     run = Run(config, workdir, splits, mesh, tx, evaluator, network.pixels, state)
     run.seen = splits.labeled.ids() if config.labeled else []

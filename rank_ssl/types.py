@@ -155,3 +155,14 @@ class Task(Protocol):
 
     def ranked_figure(self, rng: np.random.Generator, record: Record) -> Any:
         """A figure of one ranked set beside its source."""
+
+
+@runtime_checkable
+class ActiveTask(Task, Protocol):
+    """A task whose certainty can be measured on images without a label (3.4, Algorithm 1)."""
+
+    def unit_of(self, record: Record) -> str:
+        """The name of what is labeled together with this record: its id, or that of its group."""
+
+    def certainty_set(self, rng: np.random.Generator, records: Sequence[Record]) -> RankedSet:
+        """Images of one unit, whose records these are, of a known (partial) order (eq. 15)."""

@@ -11,6 +11,7 @@ from rank_ssl import config as configs
 from rank_ssl.config import (
     EVALUATION,
     HARMLESS,
+    Active,
     Config,
     Data,
     Model,
@@ -29,18 +30,21 @@ ABOVE_ZERO = [
     'hard_every', 'hard_add', 'data.groups', 'data.labeled_per_group', 'data.threads',
     'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
     'optim.head_rate', 'optim.decay_factor', 'model.width',
+    'active.start', 'active.share', 'active.draws',
 ]  # fmt: skip
 FROM_ZERO = [
     'seed', 'eval_every', 'rank_weight', 'margin', 'figure_count', 'data.labels', 'data.fold',
     'data.workers',
     'data.tiny', 'optim.momentum', 'optim.weight_decay', 'optim.clip_norm', 'optim.warmup',
-    'model.frozen_blocks', 'pretrain.steps', 'pretrain.rate',
+    'model.frozen_blocks', 'pretrain.steps', 'pretrain.rate', 'eval_tile',
+    'first_step', 'active.cycles', 'active.pairs', 'active.dropout',
 ]  # fmt: skip
 CHOICES = {
-    'mode': 'train, evaluate',
+    'mode': 'train, evaluate, active',
     'regime': 'multitask, baseline, ranking, finetune, ridge',
     'reduction': 'paper, caffe, mean',
     'sampler': 'all, random, hard',
+    'active.rule': 'certainty, graded, random, dropout, kcenter',
     'optim.name': 'sgd, adam',
     'optim.schedule': 'step, cosine, constant',
     'data.on_bad': 'error, skip',
@@ -133,6 +137,21 @@ def test_choices(field, allowed):
     'fields, message',
     [
         ({'seed': 2**32}, 'config.seed=4294967296 must be below 2**32'),
+        ({'active__share': 1.5}, 'config.active.share=1.5 is a share, 1 at most; use 0.1'),
+        ({'active__dropout': 1.0}, 'config.active.dropout=1.0 must be below 1; use 0.2'),
+        (
+            {'mode': 'active', 'data__labels': 5},
+            'config.data.labels=5 fixes the labels, config.mode=active chooses them: use 0 and ',
+        ),
+        (
+            {'mode': 'active', 'regime': 'ridge'},
+            'config.regime=ridge trains on no label, config.mode=active chooses labels to train',
+        ),
+        ({'eval_tile': 40}, 'config.eval_tile=40 px must be a multiple of the stride 16; use '),
+        (
+            {'eval_tile': 96, 'task': IQA(size=96)},
+            'config.eval_tile=96 joins maps, and the output of the task IQA is none; use 0',
+        ),
         ({'optim__momentum': 1.0}, 'config.optim.momentum=1.0 must be below 1; use 0.9'),
         ({'data__validation': 0.0}, 'config.data.validation=0.0 must lie between 0 and 1'),
         ({'data__validation': 1.0}, 'use 0.1'),
@@ -297,7 +316,7 @@ def test_fields_that_change_what_was_trained_are_not_harmless():
     assert not decisive & set(HARMLESS)
 
 
-@pytest.mark.parametrize('part', [Model, Data, Optim, Pretrain, Config])
+@pytest.mark.parametrize('part', [Model, Data, Optim, Pretrain, Active, Config])
 def test_every_field_says_what_it_is(part):
     source = inspect.getsource(part)
     lines = source.splitlines()
@@ -305,7 +324,7 @@ def test_every_field_says_what_it_is(part):
     fields = [node for node in body if isinstance(node, ast.AnnAssign)]
     assert len(fields) == len(dataclasses.fields(part))
     # The task and the groups of fields: their classes have docstrings.
-    plain = {'task', 'model', 'data', 'optim', 'pretrain'}
+    plain = {'task', 'model', 'data', 'optim', 'pretrain', 'active'}
     bare = {f.target.id for f in fields if '  # ' not in lines[f.end_lineno - 1]}
     assert bare <= plain
 

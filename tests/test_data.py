@@ -498,3 +498,12 @@ def test_a_random_pair_is_any_comparable_one():
     alone = RankedSet(images[:2], phi[:2], segments[:2])
     pair = data.batches.random_pair(np.random.default_rng(0), alone)
     assert comparable(pair.phi, pair.segments) == 0 and len(pair.images) == 2
+
+
+def test_first_step_goes_on_where_the_steps_before_ended(prepared):
+    config, splits = make_config(), data.load_splits(make_config(), prepared, [])
+    whole = data.Batches(config, splits, range(GROUPS))
+    config.first_step = 5
+    later = data.Batches(config, splits, range(GROUPS))
+    assert digest(later[2]) == digest(whole[7]) != digest(whole[2])
+    assert later.ids(2) == whole.ids(7)

@@ -329,3 +329,36 @@ def test_two_processes_predict_the_same_with_the_same_programs():
     assert first['predicted'] == second['predicted']
     assert first['traced'] == second['traced'] and all(shape[1] == 2 for shape in first['traced'])
     assert first['drawn'].keys() | second['drawn'].keys() == {'made/0', 'made/1', 'made/2'}
+
+
+def border(params, image, *, valid):
+    """1 in the cells at the border of what is forwarded, as a network's zero padding reaches."""
+    height, width = image.shape[0] // 16, image.shape[1] // 16
+    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    edge = (rows % (height - 1) == 0) | (columns % (width - 1) == 0)
+    return jnp.where((rows < valid[0] // 16) & (columns < valid[1] // 16), edge, 0)
+
+
+def test_tiles_are_forwarded_as_images_of_their_own(network):
+    apply_fn, params = network
+    image = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
+    valid = jnp.array([80, 112])
+    found = evaluate.tiled(apply_fn, 48)(params, image, valid=valid)
+    for row, column in itertools.product(range(2), range(3)):
+        corner = np.array([48 * row, 48 * column])
+        inside = jnp.array(np.clip(valid - corner, 0, 48))
+        tile = image[corner[0] :, corner[1] :][:48, :48]
+        expected = apply_fn(params, tile, valid=inside)
+        part = found[3 * row : 3 * row + 3, 3 * column : 3 * column + 3]
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_evaluator_counts_in_tiles_whatever_the_bucket():
+    sizes = [(48, 48), (96, 48), (90, 130), (33, 47)]
+    evaluator = Evaluator(TASK, border, parallel.make_mesh(jax.devices()[:1]), tile=48)
+    found = evaluator(jnp.float32(0), Examples(records(sizes), TASK, 0), draw=4)
+    # 3 x 3 cells have 8 at the border; 90 x 130 px are 6 x 9 cells of which one column is filling.
+    assert found.predicted.tolist() == [8, 16, 6 * 8, 8]
+    assert [one.output.shape for one in found.drawn] == [(3, 3), (6, 3), (6, 9), (3, 3)]
+    whole = Evaluator(TASK, border, parallel.make_mesh(jax.devices()[:1]))
+    assert whole(jnp.float32(0), Examples(records(sizes[1:2]), TASK, 0)).predicted == [14]

@@ -20,9 +20,9 @@ LAYERS = (
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops'),
     ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
-    ('data', 'evaluate', 'loop', 'train'),
+    ('data', 'evaluate', 'loop', 'train', 'restore'),
     (
-        *('active', 'predict', 'export', 'bench', 'anchor', 'results'),
+        *('active', 'predict', 'export', 'bench', 'anchor', 'results', 'stages', 'curves'),
         *('report', 'grid', 'compare', 'evidence', 'arms', 'unseen', 'ablate'),
     ),
     ('main',),
@@ -47,6 +47,9 @@ SIBLINGS = {
     *(('unseen', name) for name in ('arms', 'compare', 'report')),
     *(('ablate', name) for name in ('arms', 'compare', 'evidence', 'grid', 'report', 'unseen')),
     ('anchor', 'results'),
+    ('stages', 'results'),
+    *(('active', name) for name in ('stages', 'results')),
+    *(('curves', name) for name in ('ablate', 'compare', 'evidence', 'grid', 'report')),
 }
 
 # Who may import a library; every other module of rank_ssl may not.

@@ -267,3 +267,22 @@ def test_the_draws_of_a_seed_stay_the_same(made, expected, fingerprint):
     config.data.unlabeled_rest = True
     found = data.load_splits(config, made, [])
     assert (digest(found), found.fingerprint) == (expected, fingerprint)
+
+
+def test_the_labels_may_be_named():
+    config = made_config(labels=4)
+    config.data.unlabeled_rest = True
+    made = Made({'train': versions(range(10)), 'test': versions(range(10, 12))})
+    drawn = data.load_splits(config, made, [])
+    pool = drawn.unlabeled.ids() + drawn.labeled.ids()
+    chosen = pool[1::3]
+    found = data.load_splits(config, made, [], labeled_ids=chosen)
+    assert set(found.labeled.ids()) == set(chosen) and len(found.labeled) == len(chosen)
+    assert set(found.unlabeled.ids()) == set(pool) - set(chosen)
+    assert found.validation.ids() == drawn.validation.ids()
+    assert found.fingerprint != drawn.fingerprint
+    # In the order of the draw, whatever the order they are named in.
+    again = data.load_splits(config, made, [], labeled_ids=chosen[::-1])
+    assert again.labeled.ids() == found.labeled.ids()
+    same = data.load_splits(config, made, [], labeled_ids=drawn.labeled.ids())
+    assert same.labeled.ids() == drawn.labeled.ids() and same.fingerprint == drawn.fingerprint

@@ -6,11 +6,13 @@ and processes, and the position of the data is one number, saved with each check
 """
 
 from rank_ssl.data.batches import Batches, BatchIterator, Examples, view_shapes
-from rank_ssl.data.draws import EVALUATE, FIGURE, LABELED, RANKED, SPLIT, counter_rng
+from rank_ssl.data.draws import ACQUIRE, EVALUATE, FIGURE, LABELED, RANKED, SPLIT, counter_rng
 from rank_ssl.data.records import PreparationRefused, Prepared, Records, prepare
 from rank_ssl.data.splits import Splits, load_splits
+from rank_ssl.data.units import CertaintySets, Units, sampled_pairs
 
 __all__ = [
+    'ACQUIRE',
     'EVALUATE',
     'FIGURE',
     'LABELED',
@@ -18,13 +20,16 @@ __all__ = [
     'SPLIT',
     'BatchIterator',
     'Batches',
+    'CertaintySets',
     'Examples',
     'PreparationRefused',
     'Prepared',
     'Records',
     'Splits',
+    'Units',
     'counter_rng',
     'load_splits',
     'prepare',
+    'sampled_pairs',
     'view_shapes',
 ]

@@ -17,13 +17,15 @@ from rank_ssl.types import Batch, RankedSet, Record, Task
 class Batches:
     """Step t -> this process's groups of the mini-batch of step t, as the fields of a Batch.
 
+    Steps are counted from `config.first_step` on.
+
     Labeled and unlabeled records are each passed in a new shuffled order every epoch. A group's
     ranked images are the ranked set of one record, or pairs of as many records. Groups beyond
     `config.groups` are padding: zeros, with both masks False.
     """
 
     def __init__(self, config: Config, splits: Splits, groups: range) -> None:
-        self._task, self._seed = config.task, config.seed
+        self._task, self._seed, self._first = config.task, config.seed, config.first_step
         self._total, self._groups = config.groups, groups
         self._levels, self._labels = config.ranked, config.labeled
         self._paired = config.sampler == 'random'
@@ -41,7 +43,7 @@ class Batches:
         return 2**31
 
     def __getitem__(self, step: Any) -> dict[str, np.ndarray]:
-        step = int(step)
+        step = int(step) + self._first
         made = [
             self._group(step, group) if group < self._total else self._padding
             for group in self._groups
@@ -50,7 +52,7 @@ class Batches:
 
     def ids(self, step: int) -> list[str]:
         """The examples of a step: what an error report names."""
-        found = []
+        found, step = [], step + self._first
         for group in (g for g in self._groups if g < self._total):
             place = step * self._total + group
             if self._levels:
@@ -161,9 +163,14 @@ class Examples:
 
     def read(self, places: Sequence[int], threads: int) -> Iterator[dict[str, Any]]:
         """The examples at these places in this order, read ahead by threads."""
-        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-        chosen = grain.MapDataset.source(places).map(self.__getitem__)
-        return iter(chosen.to_iter_dataset(read))
+        return read_ahead(self, places, threads)
+
+
+def read_ahead(examples: Any, places: Sequence[int], threads: int) -> Iterator[dict[str, Any]]:
+    """`examples[place]` for each of these places in this order, made ahead by threads."""
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    chosen = grain.MapDataset.source(places).map(examples.__getitem__)
+    return iter(chosen.to_iter_dataset(read))
 
 
 def random_pair(rng: np.random.Generator, whole: RankedSet) -> RankedSet:

@@ -3,7 +3,7 @@
 import numpy as np
 
 # Streams of random draws: one number for each use, so that no two uses share a counter.
-SPLIT, RANKED, LABELED, EVALUATE, FIGURE = range(5)
+SPLIT, RANKED, LABELED, EVALUATE, FIGURE, ACQUIRE = range(6)
 
 
 def counter_rng(seed: int, stream: int, step: int, index: int) -> np.random.Generator:

@@ -58,7 +58,7 @@ def prepare(config: Config, workdir: str) -> tuple[Prepared, list[Prepared]]:
     main = _prepare(data, data.dataset, workdir, manual_dir=data.manual_dir, part=data.part)
     named = list(filter(None, map(str.strip, data.unlabeled_dirs.split(','))))
     name = data.unlabeled_set
-    ranks = config.needs_unlabeled and config.mode == 'train'
+    ranks = config.needs_unlabeled and config.mode != 'evaluate'
     if not ranks or not (named or name != 'image_folder'):
         return main, []
     if named:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -26,14 +26,20 @@ class Splits:
     unlabeled_fingerprint: str = ''  # of the folders; '' where there is none
 
 
-def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> Splits:
+def load_splits(
+    config: Config,
+    main: Prepared,
+    folders: Sequence[Prepared],
+    *,
+    labeled_ids: Collection[str] | None = None,
+) -> Splits:
     """The splits of a run: validation and the labeled subset are seeded draws from training.
 
     Images made from one reference stay together (6.1): they are drawn as one. Fold `data.fold` is
     the test split of a data set that has folds; one that publishes neither gives
     `data.test_share` of its references. The rest of the training set serves unlabeled, and so do
-    the folders; what is labeled depends on the seed and the fold alone. Raises UserError where a
-    split that is needed would be empty.
+    the folders; what is labeled depends on the seed and the fold alone, or is what `labeled_ids`
+    names among the training images. Raises UserError where a split that is needed would be empty.
     """
     data = config.data
     _check_kind(config, main, folders)
@@ -54,11 +60,13 @@ def load_splits(config: Config, main: Prepared, folders: Sequence[Prepared]) -> 
             f'config.data.labels={data.labels} is more than the {len(rows)} training images left '
             f'by validation (config.data.validation={data.validation}); use at most {len(rows)}'
         )
-    labels = data.labels or len(rows)
+    labeled = np.arange(len(rows)) < (data.labels or len(rows))
+    if labeled_ids is not None:
+        labeled = np.isin(train.take(rows).ids(), list(labeled_ids))
     chosen = {
         'validation': _rows(groups, order[held_out : held_out + selecting]),
-        'labeled': rows[:labels],
-        'rest': rows[labels:],
+        'labeled': rows[labeled],
+        'rest': rows[~labeled],
     }
     if test is None:
         chosen['test'] = np.sort(_rows(groups, order[:held_out]))

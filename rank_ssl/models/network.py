@@ -44,7 +44,16 @@ class Network(nn.Module):
         self, image: jax.Array, *, valid: jax.Array | None = None, train: bool = False
     ) -> Any:
         """The head's output; `train` turns a head's dropout on (a 'dropout' key is then needed)."""
-        features = self.backbone(preprocess(image, self.pixels), valid=valid)
+        return self.output(self.features(image, valid=valid), valid=valid, train=train)
+
+    def features(self, image: jax.Array, *, valid: jax.Array | None = None) -> jax.Array:
+        """What the backbone makes of the image. [h, w, C]."""
+        return self.backbone(preprocess(image, self.pixels), valid=valid)
+
+    def output(
+        self, features: jax.Array, *, valid: jax.Array | None = None, train: bool = False
+    ) -> Any:
+        """What the head makes of the features; `valid` is in px of the image."""
         cells = None if valid is None else valid // self.backbone.stride
         return self.head(features, valid=cells, train=train)
 

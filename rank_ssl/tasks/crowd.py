@@ -19,6 +19,10 @@ from rank_ssl.types import Labeled, Prediction, RankedSet, Record, Views
 # ImageNet's mean colour, RGB: about zero to the network, as its own zero padding is.
 PADDING = (124, 116, 104)
 
+ASKED = ('anchors', 'nested')
+ANCHORS = 10  # times five squares: 100 pairs, each inside its anchor, from 50 forwards
+NESTED = 15  # squares of one anchor, down to a quarter of the largest: 105 pairs from 15 forwards
+
 
 @dataclasses.dataclass(slots=True)
 class Crowd:
@@ -32,6 +36,7 @@ class Crowd:
     scale: float = 0.75  # s, side of a square over the one around it
     anchor: float = 8.0  # r: the anchor region's sides are 1/r of the image's
     nesting: str = 'centred'  # squares of one centre (Algorithm 2), or 'free' inside each other
+    asked: str = 'anchors'  # certainty on the squares of 10 anchors, or on 15 'nested' ones of one
     sigma: float = 15.0  # of a person's Gaussian, px of the original image (5.2)
     patch_min: int = 56  # labeled patches, side in px of the original image (5.3)
     patch_max: int = 448
@@ -62,6 +67,8 @@ class Crowd:
             raise UserError(
                 f'config.task.nesting={self.nesting} is unknown; use {", ".join(crops.NESTINGS)}'
             )
+        if self.asked not in ASKED:
+            raise UserError(f'config.task.asked={self.asked} is unknown; use {", ".join(ASKED)}')
         if not self.sigma > 0:
             raise UserError(f'config.task.sigma={self.sigma} px must be greater than 0; use 15')
         if not self.head_std >= 0:
@@ -100,6 +107,20 @@ class Crowd:
             nesting=self.nesting,
         )
         return RankedSet(made, phi, np.zeros(self.levels, np.int32))
+
+    def unit_of(self, record: Record) -> str:
+        """An image is labeled by itself."""
+        return str(record['id'])
+
+    def certainty_set(self, rng: np.random.Generator, records: Sequence[Record]) -> RankedSet:
+        """The squares that an image is asked about: of 10 anchors, or 15 nested ones (eq. 15)."""
+        (record,) = records
+        if self.asked == 'nested':
+            whole = dataclasses.replace(self, levels=NESTED, scale=4 ** (-1 / (NESTED - 1)))
+            return whole.ranked_set(rng, record)
+        made = [self.ranked_set(rng, record) for _ in range(ANCHORS)]
+        images, phi, _ = (np.concatenate(values) for values in zip(*made, strict=True))
+        return RankedSet(images, phi, np.arange(ANCHORS, dtype=np.int32).repeat(self.levels))
 
     def labeled(self, rng: np.random.Generator, record: Record) -> Labeled:
         """A square patch of random side (5.3) and the mass of persons in each of its cells."""

@@ -18,6 +18,8 @@ from rank_ssl.ops.distortions import LADDERS
 from rank_ssl.types import Labeled, Prediction, RankedSet, Record, Views
 
 HEADS = ('fc', 'pool')
+ASKED_IMAGES = 4  # sub-images of each of a unit's levels: five levels make 160 pairs
+ASKED_CHAINS = 10  # ladders of a photo that has no levels: of five levels each, 100 pairs
 
 
 @dataclasses.dataclass(slots=True)
@@ -108,6 +110,27 @@ class IQA:
         made = self._ladder(rng, record, self._draw_chain(rng))
         phi = 0 - np.arange(len(made), dtype=np.float32)
         return RankedSet(made, phi, np.zeros(len(made), np.int32))
+
+    def unit_of(self, record: Record) -> str:
+        """The levels of one distortion of a reference are labeled at once (6.1.3), if there are."""
+        reference, kind = (str(record.get(name) or '') for name in ('reference', 'kind'))
+        return f'{reference}/{kind}' if reference and kind else str(record['id'])
+
+    def certainty_set(self, rng: np.random.Generator, records: Sequence[Record]) -> RankedSet:
+        """Sub-images of a unit's levels; of a single photo ladders that are made of it (eq. 15)."""
+        if len(records) == 1:
+            return self._asked_ladders(rng, records[0])
+        made = np.concatenate([self._sub_images(rng, r, ASKED_IMAGES) for r in records])
+        phi = np.array([-int(r['level']) for r in records], np.float32).repeat(ASKED_IMAGES)
+        return RankedSet(made, phi, np.zeros(len(made), np.int32))
+
+    def _asked_ladders(self, rng: np.random.Generator, record: Record) -> RankedSet:
+        named = self._chains()
+        places = rng.permutation(max(len(named), ASKED_CHAINS))[:ASKED_CHAINS] % len(named)
+        made = [self._ladder(rng, record, named[place]) for place in places]
+        phi = [0 - np.arange(len(images), dtype=np.float32) for images in made]
+        segments = np.arange(ASKED_CHAINS, dtype=np.int32).repeat([len(images) for images in made])
+        return RankedSet(np.concatenate(made), np.concatenate(phi), segments)
 
     def _draw_chain(self, rng: np.random.Generator) -> str:
         chains = self._chains()

@@ -1,0 +1,325 @@
+"""Algorithm 1: train, ask, label, and again, each cycle a run in a folder of its own.
+
+Every cycle's labels follow from the files of the one before, and its training is a run like any
+other, so the same command goes on after a crash at any instant and comes to the same end.
+"""
+
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from rank_ssl import checkpoint, logs, plots, stages, train
+from rank_ssl.active.measures import Measures
+from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen, tied_at_cut
+from rank_ssl.config import HARMLESS, Active, Config, differences
+from rank_ssl.data import ACQUIRE, Prepared, Splits, Units, counter_rng, load_splits
+from rank_ssl.errors import UserError
+from rank_ssl.results import facts
+
+FIRST, RULE = 0, 1  # uses of the draws that are of no unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Acquired:
+    """What a cycle's asking gave; [N] over all units but for `taken`."""
+
+    names: list[str]
+    pool: np.ndarray  # bool: without a label when asked
+    certainty: np.ndarray  # C (eq. 15); nan where the rule measures no pairs
+    values: np.ndarray  # what the rule sorts by; nan outside the pool
+    taken: np.ndarray  # places of the units labeled next, in their order
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of acquisition.csv."""
+        order = {place: turn for turn, place in enumerate(self.taken.tolist(), 1)}
+        return [
+            {
+                'unit': name,
+                'where': 'pool' if self.pool[n] else 'labeled',
+                'certainty': _text(self.certainty[n]),
+                'value': _text(self.values[n]),
+                'chosen': order.get(n, 0),
+            }
+            for n, name in enumerate(self.names)
+        ]
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Mapping[str, str]]) -> 'Acquired':
+        """The same from those lines."""
+        turns = np.array([int(row['chosen']) for row in rows])
+        return cls(
+            [row['unit'] for row in rows],
+            np.array([row['where'] == 'pool' for row in rows]),
+            np.array([float(row['certainty'] or 'nan') for row in rows]),
+            np.array([float(row['value'] or 'nan') for row in rows]),
+            np.argsort(turns, kind='stable')[np.count_nonzero(turns == 0) :],
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """The saturation of C, on pool and labeled units apart, and of the rule's value."""
+        place = {n: k for k, n in enumerate(np.flatnonzero(self.pool).tolist())}
+        taken = [place[n] for n in self.taken.tolist()]
+        found: dict[str, Any] = {'tied_at_cut': tied_at_cut(self.values[self.pool], taken)}
+        asked = np.isfinite(self.certainty).any()
+        groups = {'pool': self.certainty[self.pool], 'labeled': self.certainty[~self.pool]}
+        found['certainty'] = {n: _saturation(c) for n, c in groups.items()} if asked else None
+        return found
+
+
+def run_cycles(
+    config: Config,
+    workdir: pathlib.Path,
+    everything: Splits,
+    prepared: tuple[Prepared, Sequence[Prepared]],
+) -> dict[str, Any]:
+    """T cycles and a last training; what result.json holds: the last numbers and the curve.
+
+    `everything` are the splits with a label on every training image: who may be labeled. Raises
+    UserError where the workdir holds cycles of another config or of other data.
+    """
+    units = Units(config.task, everything.labeled)
+    _check_workdir(config, workdir)
+    labeled = _first_units(config, len(units))
+    curve: list[dict[str, Any]] = []
+    acquired: list[Acquired] = []
+    for cycle in itertools.count():
+        stage = _stage(config, workdir, cycle)
+        splits = load_splits(stage, *prepared, labeled_ids=units.ids(labeled))
+        folder = workdir / f'cycle_{cycle}'
+        result, found = _cycle(config, stage, folder, splits, units, labeled)
+        _forget(workdir, cycle)
+        curve.append(_point(cycle, result, labeled, units) | (found.summary() if found else NONE))
+        if found is None:
+            break
+        acquired.append(found)
+        _write_csv(workdir / 'acquired.csv', _log(acquired))
+        labeled = np.sort(np.concatenate([labeled, found.taken]))
+    return _finish(config, workdir, everything, result, curve, acquired)
+
+
+def _cycle(
+    config: Config,
+    stage: Config,
+    folder: pathlib.Path,
+    splits: Splits,
+    units: Units,
+    labeled: np.ndarray,
+) -> tuple[dict[str, Any], Acquired | None]:
+    """Trains and asks, as far as it has not been done; the last cycle asks nothing."""
+    cycle = stage.first_step // config.steps
+    last = cycle == config.active.cycles or len(labeled) == len(units)
+    say = logs.Progress(config.steps).message
+    say(f'cycle {cycle} of {config.active.cycles}: {len(labeled)} of {len(units)} units')
+    known = None if last else _read(folder, units, labeled)
+    if known and (done := _finished(folder, splits)):
+        say(f'cycle {cycle} is finished')
+        return done, known
+    folder.mkdir(exist_ok=True)
+    run, result = stages.run_stages(stage, folder, splits)
+    if last:
+        return result, None
+    say(f'cycle {cycle}: asking {len(units)} units')
+    found = _ask(config, run, units, labeled, cycle)
+    _write_csv(folder / 'acquisition.csv', found.rows())
+    return result, found
+
+
+NONE: dict[str, Any] = {'tied_at_cut': None, 'certainty': None}
+
+
+def added(units: int, share: float) -> int:
+    """The units that a share of all is, one at least."""
+    return min(units, max(1, round(share * units)))
+
+
+def _first_units(config: Config, units: int) -> np.ndarray:
+    """The places labeled at first: a draw that no rule has a part in."""
+    rng = counter_rng(config.seed, ACQUIRE, FIRST, units)
+    return np.sort(rng.permutation(units)[: added(units, config.active.start)])
+
+
+def _stage(config: Config, workdir: pathlib.Path, cycle: int) -> Config:
+    """The training of a cycle: from the last parameters, or from the initial ones."""
+    goes_on = cycle > 0 and not config.active.restart
+    return dataclasses.replace(
+        config,
+        mode='train',
+        active=Active(),  # no part of a training
+        init_from=str(workdir / f'cycle_{cycle - 1}') if goes_on else config.init_from,
+        first_step=cycle * config.steps,
+    )
+
+
+def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycle: int) -> Acquired:
+    """What the rule makes of the units without a label, by the parameters that validation chose."""
+    train.restore_best(run)
+    step = (cycle + 1) * config.steps
+    measured = Measures(config, run.state.params, run.mesh, units, pixels=run.pixels, step=step)
+    pool = np.ones(len(units), bool)
+    pool[labeled] = False
+    places = np.flatnonzero(pool)
+    rng = counter_rng(config.seed, ACQUIRE, step, len(units) + RULE)
+    count = min(len(places), added(len(units), config.active.share))
+    question = Question(measured, places, labeled, count, rng)
+    values = RULES[config.active.rule](question)
+    table = np.full((2, len(units)), np.nan)
+    table[1, places] = values
+    if config.active.rule in RANKING:
+        table[0] = certainty_of(measured.differences)
+    return Acquired(units.names, pool, table[0], table[1], places[chosen(values, count, rng)])
+
+
+def _read(folder: pathlib.Path, units: Units, labeled: np.ndarray) -> Acquired | None:
+    """What the asking of a cycle gave, where it has been written. Raises UserError if of others."""
+    path = folder / 'acquisition.csv'
+    if not path.exists():
+        return None
+    with open(path, newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
+    try:
+        found = Acquired.of_rows(rows)
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f'{path} is damaged ({error}): delete it, and the units are asked again'
+        ) from None
+    same = found.names == units.names and np.array_equal(np.flatnonzero(~found.pool), labeled)
+    if not same or not len(found.taken):
+        raise UserError(
+            f'{path} is of other units or of other labels: delete it and the cycles after it, or '
+            'use another --workdir'
+        )
+    return found
+
+
+def _finished(folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
+    """The result of a cycle that has been trained. Raises UserError where it is of another run."""
+    path = folder / 'result.json'
+    result = json.loads(path.read_text()) if path.exists() else None
+    if result is not None and result['data_fingerprint'] != splits.fingerprint:
+        raise UserError(
+            f'{folder} was trained on other labels: restore its files, or use another --workdir'
+        )
+    return result
+
+
+def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
+    """Notes the config in the workdir. Raises UserError where another run's is there."""
+    path, wanted = workdir / 'config.json', config.to_dict()
+    free = (*HARMLESS, 'active.cycles')  # more of them go on where the others ended
+    if path.exists():
+        changed = differences(json.loads(path.read_text()), wanted)
+        words = [f'config.{n} from {a} to {b}' for n, (a, b) in changed.items() if n not in free]
+        if 'steps' in changed:
+            words.append('config.steps from {} to {}'.format(*changed['steps']))
+        if words:
+            raise UserError(
+                f'--workdir={workdir} holds cycles of another config, {"; ".join(words)}: use its '
+                'config to go on, or another --workdir'
+            )
+    if jax.process_index() == 0:
+        logs.write_json(path, wanted)
+
+
+def _point(
+    cycle: int, result: Mapping[str, Any], labeled: np.ndarray, units: Units
+) -> dict[str, Any]:
+    """A point of the curve."""
+    metrics = {
+        name: value
+        for name, value in result.items()
+        for split in ('test/', 'best/val/')
+        if name.startswith(split) and '/' not in name.removeprefix(split)
+    }
+    return {
+        'cycle': cycle,
+        'labeled_units': len(labeled),
+        'units': len(units),
+        'share': len(labeled) / len(units),
+        'labeled_images': result['labeled_images'],
+        'params_sha256': result['params_sha256'],
+        **metrics,
+    }
+
+
+def _log(acquired: Sequence[Acquired]) -> list[dict[str, Any]]:
+    """The lines of acquired.csv: what each cycle added, in the order of being chosen."""
+    return [
+        {
+            'cycle': cycle,
+            'unit': found.names[n],
+            'certainty': _text(found.certainty[n]),
+            'value': _text(found.values[n]),
+        }
+        for cycle, found in enumerate(acquired)
+        for n in found.taken
+    ]
+
+
+def _finish(
+    config: Config,
+    workdir: pathlib.Path,
+    everything: Splits,
+    last: Mapping[str, Any],
+    curve: list[dict[str, Any]],
+    acquired: Sequence[Acquired],
+) -> dict[str, Any]:
+    """Writes result.json and the figure; what result.json holds."""
+    shown = ('test/', 'best/', 'final/')
+    result = {
+        'steps': config.steps,
+        'mode': 'active',
+        'rule': config.active.rule,
+        'curve': curve,
+        **{name: value for name, value in last.items() if name.startswith(shown)},
+        **{name: last[name] for name in ('best_step', 'params_sha256', 'compiled_eval_shapes')},
+        **facts(config, everything),
+        **{name: last[name] for name in ('labeled_images', 'unlabeled_images')},
+    }
+    if jax.process_index() == 0:
+        logs.write_json(workdir / 'result.json', result)
+        panels = {
+            f'after cycle {cycle}': (found.certainty[found.pool], found.certainty[~found.pool])
+            for cycle, found in enumerate(acquired)
+            if np.isfinite(found.certainty).any()
+        }
+        if panels:
+            figure = plots.certainty_histograms(panels)
+            plots.save(figure, workdir / 'figures' / 'certainty.png')
+    return result
+
+
+def _forget(workdir: pathlib.Path, cycle: int) -> None:
+    """Frees the optimizer's state of the cycle before; its best parameters stay."""
+    if cycle and jax.process_index() == 0:
+        folder = workdir / f'cycle_{cycle - 1}' / 'checkpoints'
+        checkpoint.discard(folder, checkpoint.saved_steps(folder))
+
+
+def _saturation(certainty: np.ndarray) -> dict[str, float]:
+    return {'mean': float(np.nanmean(certainty)), 'ones': float(np.mean(certainty == 1))}
+
+
+def _text(value: float) -> str:
+    """A number that reads back as the same bits; empty for nan."""
+    return '' if np.isnan(value) else repr(float(value))
+
+
+def _write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Puts the file in place in one step; the other processes go on when it is there."""
+    if jax.process_index() == 0:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+        logs.write_text(path, text.getvalue())
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(str(path.name))

@@ -1,0 +1,64 @@
+"""The stages of a run: each trains from where its workdir left it, and leaves its results."""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+
+from rank_ssl import checkpoint, logs, results, train
+from rank_ssl.config import Config
+from rank_ssl.data import Splits
+from rank_ssl.errors import UserError
+
+
+class Finished(NamedTuple):
+    """A run after its last step, and what its result.json holds."""
+
+    run: train.Run
+    result: dict[str, Any]
+
+
+def run_stages(config: Config, workdir: pathlib.Path, splits: Splits) -> Finished:
+    """The last stage of a config; the ones before it are run in folders of the workdir (3.2)."""
+    say = logs.Progress(config.steps).message
+    *before, last = config.stages() if config.mode == 'train' else [config]
+    for stage in before:
+        folder = workdir / stage.regime
+        last = dataclasses.replace(last, init_from=str(folder))
+        if checkpoint.saved_steps(workdir / 'checkpoints'):
+            continue  # the last stage has begun: what it began from stays as it was
+        say(f'stage {stage.regime} in {folder}')
+        folder.mkdir(exist_ok=True)
+        run_stage(stage, folder, splits)
+    return run_stage(last, workdir, splits)
+
+
+def run_stage(config: Config, workdir: pathlib.Path, splits: Splits) -> Finished:
+    """One regime from its first step, or from where its workdir left it, to its results."""
+    say = logs.Progress(config.steps).message
+    this = train.create_run(config, workdir, splits)
+    step = this.start
+    if step is not None:
+        say(f'resumed from step {step}')
+    elif config.mode == 'evaluate':
+        raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
+    if config.mode == 'train':
+        if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
+            say(f'nothing to do: step {step} of {config.steps} is reached')
+            return Finished(this, done)
+        if jax.process_index() == 0:
+            logs.write_json(workdir / 'config.json', config.to_dict())
+        train.train(this)
+    sha256 = checkpoint.params_sha256(this.state.params)
+    train.restore_best(this)
+    return Finished(this, results.finish(this, params_sha256=sha256))
+
+
+def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
+    """The result.json of that step, where there is one with all that the config asks for."""
+    path = workdir / 'result.json'
+    result = json.loads(path.read_text()) if path.exists() else {}
+    tested = any(name.startswith('test/') for name in result)
+    return result if result.get('steps') == step and tested >= config.evaluate_test else None
