@@ -27,8 +27,11 @@ The paper's settings and ours:
     parameters asked     not given                     those that validation chooses
 """
 
+import dataclasses
+
 from experiments import _active, crowd_shtech
 from rank_ssl import config
+from rank_ssl.tasks.crowd import Crowd
 
 ARGUMENTS = crowd_shtech.ARGUMENTS
 
@@ -40,8 +43,9 @@ def get_config(text: str = '') -> config.Config:
     _active.ask(made)
     made.steps = 2_000
     if 'evidence' in given:
-        made.active.cycles = 3
-        made.steps, made.eval_every, made.checkpoint_every = 100, 50, 100
+        _active.evidence(made)
+        assert isinstance(made.task, Crowd)
+        made.task = dataclasses.replace(made.task, asked='nested')  # 15 forwards in place of 50
     if 'smoke' in given:
         _active.smoke(made)
     return made

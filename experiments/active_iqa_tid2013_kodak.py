@@ -28,8 +28,11 @@ The paper's settings and ours (6.1.3):
     ranked in training   not given                     ladders of the unlabeled folders
 """
 
+import dataclasses
+
 from experiments import _active, iqa_tid2013_kodak
 from rank_ssl import config
+from rank_ssl.tasks.iqa import IQA
 
 ARGUMENTS = iqa_tid2013_kodak.ARGUMENTS
 
@@ -42,8 +45,9 @@ def get_config(text: str = '') -> config.Config:
     made.data.unlabeled_labeled = False  # an image that is distorted already makes no ladder
     made.steps = 5_000
     if 'evidence' in given:
-        made.active.cycles = 3
-        made.steps, made.eval_every, made.checkpoint_every = 100, 50, 100
+        _active.evidence(made)
+        assert isinstance(made.task, IQA)
+        made.task = dataclasses.replace(made.task, size=64)
     if 'smoke' in given:
         _active.smoke(made)
     return made
