@@ -2,10 +2,11 @@
 
     python -m rank_ssl.main --config=experiments/active_iqa_tid2013_kodak.py --workdir=runs/active
 
-What is labeled at once is the five levels of one reference and one distortion type: 19 training
-references x 12 types are 228 units (the paper has 24 types of the original images, 456). It trains
-on a tenth of them, labels the tenth that it is least certain of (eq. 15), and so on (Algorithm 1);
---config.active.rule=random is the baseline. The curves of both:
+What is labeled at once is the five levels of one reference and one distortion type: 19 references
+x 12 types are 228 units (the paper has 24 types of the original images, 456), of which those of two
+references select the best step. It trains on a tenth of the others, labels the tenth that it is
+least certain of (eq. 15), and so on (Algorithm 1); --config.active.rule=random is the baseline. The
+curves of both:
 
     python -m rank_ssl.curves --config=experiments/active_iqa_tid2013_kodak.py \
         --arms=random,certainty --seeds=3 --workdir=runs/active_curves
@@ -22,7 +23,7 @@ The paper's settings and ours (6.1.3):
     setting              paper                         here
     first labels         10 % of the units             the same
     T, S, K              9, 10 %, 100                  the same; K of the 160 pairs of 20 sub-images
-    references           19 for training               19, one of them for validation; 5 for test
+    references           19 for training               17, 2 for validation, 5 for test
     trained from         the last parameters           the same (active.restart: the initial ones)
     steps of a cycle     not given                     5,000
     ranked in training   not given                     ladders of the unlabeled folders
