@@ -25,16 +25,26 @@ WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics and f
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def start(main: Callable[[Config, pathlib.Path], None], *, program: str) -> None:
-    """Runs `main(config, workdir)` as a program of that name; exit codes as in `rank_ssl.main`."""
+def start(
+    main: Callable[[Config, pathlib.Path], None],
+    *,
+    program: str,
+    instead: str = '',
+    config_of: Callable[[], Config] = lambda: CONFIG.value,
+) -> None:
+    """Runs `main(config, workdir)` as a program of that name; exit codes as in `rank_ssl.main`.
+
+    A flag `instead` may stand in place of --config: `config_of()` then gives the config.
+    """
 
     def parse(argv: Sequence[str]) -> list[str]:
-        return guarded(lambda: parse_flags(argv, program=program))
+        return guarded(lambda: parse_flags(argv, program=program, instead=instead))
 
     def run(argv: Sequence[str]) -> None:
         def checked() -> None:
-            CONFIG.value.check()
-            main(CONFIG.value, make_workdir(WORKDIR.value or ''))
+            config = config_of()
+            config.check()
+            main(config, make_workdir(WORKDIR.value or ''))
 
         guarded(checked)
 
@@ -43,9 +53,11 @@ def start(main: Callable[[Config, pathlib.Path], None], *, program: str) -> None
     app.run(run, flags_parser=parse)
 
 
-def parse_flags(argv: Sequence[str], *, program: str) -> list[str]:
+def parse_flags(argv: Sequence[str], *, program: str, instead: str = '') -> list[str]:
     """absl's flags, with each mistake as a UserError of one line."""
     argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
+    if instead and typed(argv, instead):
+        return _parse_instead(argv, instead)
     for flag in ('config', 'workdir'):
         given = typed(argv, flag)
         if not ''.join(given):
@@ -82,6 +94,21 @@ def parse_flags(argv: Sequence[str], *, program: str) -> list[str]:
         raise UserError(_in_file(error, path)) from error
     if rest[1:]:
         raise UserError(f'{rest[1]} is no flag; fields are set as --config.FIELD=VALUE')
+    return rest
+
+
+def _parse_instead(argv: list[str], instead: str) -> list[str]:
+    """The flags of a command whose config is not an experiment file's."""
+    if ''.join(typed(argv, 'config')) or any(re.match('--?config\\.', word) for word in argv):
+        raise UserError(f'--{instead} has a config of its own: leave --config out')
+    if not ''.join(typed(argv, 'workdir')):
+        raise UserError('--workdir is missing: name a new folder for the second run')
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(_of_flag(error)) from error
+    if rest[1:]:
+        raise UserError(f'{rest[1]} is no flag; --{instead} takes a file and --workdir a folder')
     return rest
 
 

@@ -6,9 +6,9 @@ error there and in the file. `Config.check()` refuses what cannot work before an
 
 import dataclasses
 import json
-import math
 import os
 import pathlib
+import sys
 from typing import Any
 
 from rank_ssl.errors import UserError
@@ -153,6 +153,7 @@ class Config:
     hard_every: int = 5000  # steps after which hard mining ranks more pairs (6.1.1),
     hard_add: int = 1  # those of the highest loss in each group, so many each time
     reduction: str = 'paper'  # 'paper' (eq. 8, 17), 'caffe' (released code) or 'mean'
+    deterministic: bool = False  # bit-equal runs on GPUs too, at some cost; CPUs and TPUs are so
     seed: int = 0  # of every random draw: splits, crops, order, initial parameters
     steps: int = 10_000  # updates (6.2); in active learning of each training
     first_step: int = 0  # updates of the trainings before, whose random draws are not used again
@@ -201,7 +202,9 @@ class Config:
                         'model.frozen_blocks')  # fmt: skip
         for path in positive + not_negative:
             value = self.get(path)
-            if not math.isfinite(value) or value < 0 or (path in positive and value == 0):
+            # An int may be beyond all floats.
+            finite = abs(value) <= sys.float_info.max
+            if not finite or value < 0 or (path in positive and value == 0):
                 rule = 'greater than 0' if path in positive else '0 or greater'
                 raise UserError(f'config.{path}={value} must be {rule} and finite')
         if self.seed >= 2**32:

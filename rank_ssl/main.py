@@ -1,12 +1,17 @@
 """Runs an experiment: `python -m rank_ssl.main --config=experiments/NAME.py --workdir=DIR`.
 
-Exit codes: 0 done (also where nothing was left to do), 2 a mistake that one line explains, 128 plus
-the signal's number after SIGTERM or SIGINT, when the state has been saved.
+    python -m rank_ssl.main --reproduce=DIR/reproduce.json --workdir=NEW
+
+runs an earlier run again and says whether the final parameters are the same bits. Exit codes: 0
+done (also where nothing was left to do), 1 they are not, 2 a mistake that one line explains, 128
+plus the signal's number after SIGTERM or SIGINT, when the state has been saved.
 """
 
 import contextlib
 import math
+import os
 import pathlib
+import sys
 from typing import Any
 
 import jax
@@ -22,28 +27,42 @@ DISTRIBUTED = flags.DEFINE_boolean(
 COORDINATOR = flags.DEFINE_string('coordinator', None, 'HOST:PORT of process 0; pods know it.')
 PROCESSES = flags.DEFINE_integer('processes', None, 'How many processes; pods know it.')
 PROCESS = flags.DEFINE_integer('process', None, 'The number of this process; pods know it.')
+REPRODUCE = flags.DEFINE_string('reproduce', None, 'reproduce.json of a run to be run again.')
 
 
 def main(config: Config, workdir: pathlib.Path) -> None:
     """Runs config.mode in the workdir and prints the result."""
+    if config.deterministic:
+        # Read when the first device is asked for.
+        flag = '--xla_gpu_deterministic_ops=true'
+        os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {flag}'.strip()
     if DISTRIBUTED.value:
         jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
     first = jax.process_index() == 0
     with checkpoint.lock(workdir) if first else contextlib.nullcontext():
         result = run(config, workdir)
-    if first:
-        print_result(result, workdir)
+    if not first:
+        return
+    print_result(result, workdir)
+    if config.mode != 'evaluate':
+        from rank_ssl import reproduce
+
+        noted = reproduce.complete(workdir, result)
+        if REPRODUCE.value and not reproduce.tell(reproduce.read(REPRODUCE.value)[1], noted):
+            sys.exit(1)
 
 
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Does what config.mode says, data before weights; what result.json holds."""
     # Slow imports wait until flags and fields are known to be right.
-    from rank_ssl import active, anchor, data, stages
+    from rank_ssl import active, anchor, data, reproduce, stages
 
     say = logs.Progress(config.steps).message
     with _first_process_first():
         prepared = data.prepare(config, str(workdir))
     splits = data.load_splits(config, *prepared)
+    if jax.process_index() == 0 and config.mode != 'evaluate':
+        reproduce.note(config, workdir, splits)
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
     if config.regime == 'ridge':
@@ -81,4 +100,13 @@ def _first_process_first() -> Any:
 
 
 if __name__ == '__main__':
-    cli.start(main, program='rank_ssl.main')
+
+    def config_of() -> Config:
+        """That of --config, or that of the run to be run again."""
+        if not REPRODUCE.value:
+            return cli.CONFIG.value
+        from rank_ssl import reproduce
+
+        return reproduce.read(REPRODUCE.value)[0]
+
+    cli.start(main, program='rank_ssl.main', instead='reproduce', config_of=config_of)

@@ -22,8 +22,8 @@ LAYERS = (
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train', 'restore'),
     (
-        *('active', 'predict', 'export', 'bench', 'anchor', 'results', 'stages', 'curves'),
-        *('report', 'grid', 'compare', 'evidence', 'arms', 'unseen', 'ablate'),
+        *('active', 'predict', 'export', 'bench', 'anchor', 'results', 'stages', 'reproduce'),
+        *('report', 'grid', 'compare', 'evidence', 'arms', 'unseen', 'ablate', 'curves'),
     ),
     ('main',),
 )
@@ -48,6 +48,7 @@ SIBLINGS = {
     *(('ablate', name) for name in ('arms', 'compare', 'evidence', 'grid', 'report', 'unseen')),
     ('anchor', 'results'),
     ('stages', 'results'),
+    *(('reproduce', name) for name in ('restore', 'results')),
     *(('active', name) for name in ('stages', 'results')),
     *(('curves', name) for name in ('ablate', 'compare', 'evidence', 'grid', 'report')),
 }

@@ -21,13 +21,22 @@ class Measures:
     """Measures of all units of a run, each computed when it is first asked for. [N, ...].
 
     `step` counts the updates so far: together with the seed it draws crops, pairs and dropout.
+    `progress(done, total)` is called as units, or their records, are forwarded.
     """
 
     def __init__(
-        self, config: Config, params: Params, mesh: Mesh, units: Units, *, pixels: str, step: int
+        self,
+        config: Config,
+        params: Params,
+        mesh: Mesh,
+        units: Units,
+        *,
+        pixels: str,
+        step: int,
+        progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:
         self._config, self._params, self._mesh = config, params, mesh
-        self._units, self._step = units, step
+        self._units, self._step, self._progress = units, step, progress
         self._network, _ = build_network(config, pixels=pixels)
 
     def __len__(self) -> int:
@@ -48,6 +57,7 @@ class Measures:
 
         sweep = Sweep(scores, self._mesh, threads=config.data.threads)
         found: dict[int, np.ndarray] = {}
+        done = 0
         # Units of as many records have as many images.
         for size in sorted({len(rows) for rows in self._units.rows}):
             places = [n for n, rows in enumerate(self._units.rows) if len(rows) == size]
@@ -64,6 +74,8 @@ class Measures:
                 for row, example in seen.rows.items():
                     i, j = example['pairs'].T
                     found[places[seen.places[row]]] = y[row][j] - y[row][i]
+                done += len(seen.places)
+                self._progress(done, len(self))
         return _whole(found, len(self))
 
     @functools.cached_property
@@ -117,6 +129,7 @@ class Measures:
         for seen in sweep(self._params, examples):
             values = np.asarray(seen.outputs)[: len(seen.places)]
             found |= dict(zip(seen.places, values, strict=True))
+            self._progress(len(found), len(examples))
         return np.stack([np.mean([found[row] for row in rows], 0) for rows in self._units.rows])
 
 

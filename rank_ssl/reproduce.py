@@ -1,0 +1,187 @@
+"""What a run has to name so that somebody can run it again, and whether a second run is the same.
+
+reproduce.json stands in every workdir from the start of a run; its parameters' hash is filled in
+at the end.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+import jax
+
+from rank_ssl import logs, restore
+from rank_ssl.config import Config
+from rank_ssl.data import Splits
+from rank_ssl.errors import UserError
+from rank_ssl.results import PACKAGES
+
+NAME = 'reproduce.json'
+# What bit-equal parameters are promised for, by the words that a difference is told in.
+NEEDED = {
+    'versions': 'other versions',
+    'device': 'another device',
+    'devices': 'another topology',
+    'processes': 'another topology',
+    'xla_flags': 'other compiler flags',
+    'data_fingerprint': 'other data',
+    'unlabeled_fingerprint': 'other unlabeled data',
+    'weights_sha256': 'other pretrained weights',
+    'seed': 'another seed',
+}
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def note(config: Config, workdir: pathlib.Path, splits: Splits) -> None:
+    """Writes reproduce.json at the first start of a run, and what differs in a later one.
+
+    Raises UserError where the pretrained weights that a first start needs are not there.
+    """
+    path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
+    if not begun:
+        config.model.weights_path()
+    now = facts(config, splits)
+    if not begun or not path.exists():
+        logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
+        return
+    noted = json.loads(path.read_text())
+    if now['weights_sha256'] is None:
+        now['weights_sha256'] = noted['weights_sha256']  # a run that goes on needs no weights
+    changed = {n: value for n, value in now.items() if n != 'git' and value != noted[n]}
+    if changed and changed not in noted['gone_on_with']:
+        noted['gone_on_with'].append(changed)
+        logs.write_json(path, noted)
+
+
+def complete(workdir: pathlib.Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Adds the hash of the final parameters; what the file then holds."""
+    path = workdir / NAME
+    noted: dict[str, Any] = json.loads(path.read_text())
+    noted['params_sha256'] = result.get('params_sha256')
+    logs.write_json(path, noted)
+    return noted
+
+
+def facts(config: Config, splits: Splits) -> dict[str, Any]:
+    """All that the bits of a run depend on, and the revision of the code."""
+    device = jax.devices()[0]
+    return {
+        'config': config.to_dict(),
+        'seed': config.seed,
+        'versions': {'python': platform.python_version()}
+        | {name: metadata.version(name) for name in PACKAGES},
+        'device': f'{device.device_kind} ({device.platform}, {_processor()})',
+        'devices': jax.device_count(),
+        'processes': jax.process_count(),
+        'xla_flags': os.environ.get('XLA_FLAGS', ''),
+        'data_fingerprint': splits.fingerprint,
+        'unlabeled_fingerprint': splits.unlabeled_fingerprint,
+        'weights_sha256': _weights_sha256(config),
+        'git': revision(),
+    }
+
+
+def read(path: str) -> tuple[Config, dict[str, Any]]:
+    """The config of a reproduce.json, and all of it. Raises UserError where it can't be run."""
+    try:
+        noted = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
+        config = restore.from_dict(noted['config'])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        fault = ' '.join(str(getattr(error, 'strerror', None) or error).split())
+        raise UserError(
+            f'--reproduce={path} cannot be read ({fault}): name the {NAME} of a workdir'
+        ) from None
+    except UserError as error:
+        raise UserError(f'--reproduce={path}: {error}') from None
+    if not noted.get('params_sha256'):
+        raise UserError(
+            f'--reproduce={path} is of a run that has not ended: there are no parameters to '
+            'compare with; go on with it first'
+        )
+    return config, noted
+
+
+def tell(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Prints the verdict; whether the final parameters are the same bits."""
+    same, lines = verdict(first, second)
+    with contextlib.suppress(BrokenPipeError):
+        print('\n'.join(lines), flush=True)
+    return same
+
+
+def verdict(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Whether the final parameters are the same bits, and lines that say so or why not."""
+    same = first['params_sha256'] == second['params_sha256']
+    lines = [
+        f'final parameters: {"the same bits" if same else "OTHER bits"} '
+        f'({second["params_sha256"][:16]}, {first["params_sha256"][:16]} before)'
+    ]
+    changed = [
+        f'{words}: {_words(name, first.get(name), second.get(name))}'
+        for name, words in NEEDED.items()
+        if first.get(name) != second.get(name)
+    ]
+    lines += changed
+    if first.get('git') != second.get('git'):
+        lines.append(f'the code: {_words("revision", first.get("git"), second.get("git"))}')
+    for changes in first.get('gone_on_with', []):
+        lines.append(f'the first run was gone on with other {", ".join(sorted(changes))}')
+    if not same and len(lines) == 1:
+        lines.append('versions, device, topology and data are the same: this should not be')
+    return same, lines
+
+
+def _words(name: str, first: Any, second: Any) -> str:
+    """Both values; of dicts only what differs."""
+    if isinstance(first, dict) and isinstance(second, dict):
+        names = sorted(n for n in first.keys() | second.keys() if first.get(n) != second.get(n))
+        return ', '.join(f'{n} {first.get(n)} before, now {second.get(n)}' for n in names)
+    return f'{name} {first} before, now {second}'
+
+
+def revision() -> dict[str, Any] | None:
+    """The revision of the code and whether files of it are changed; None outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ['git', '-C', str(ROOT), *words], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise OSError(done.stderr)
+        return done.stdout.strip()
+
+    try:
+        if pathlib.Path(git('rev-parse', '--show-toplevel')).resolve() != ROOT:
+            return None  # installed into somebody else's repository
+        changed = bool(git('status', '--porcelain', '--', 'rank_ssl', 'data_prep', 'experiments'))
+        return {'revision': git('rev-parse', 'HEAD'), 'changed': changed}
+    except OSError:
+        return None
+
+
+def _processor() -> str:
+    """The processor's name: what XLA compiles for on a CPU."""
+    try:
+        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
+        return next(ln.partition(':')[2].strip() for ln in lines if ln.startswith('model name'))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _weights_sha256(config: Config) -> str | None:
+    """The hash of the pretrained weights' file; None from scratch, and where the file is gone."""
+    try:
+        path = config.model.weights_path()
+    except UserError:
+        return None
+    if path is None:
+        return None
+    with open(path, 'rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()

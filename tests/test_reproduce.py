@@ -1,0 +1,170 @@
+"""reproduce.json: what it names, and a second run of it."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rank_ssl import reproduce
+from rank_ssl.config import Config, Model
+from rank_ssl.errors import UserError
+from rank_ssl.tasks.crowd import Crowd
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = 'quickstart.py:smoke'
+ACTIVE = 'active_quickstart.py:smoke'
+
+
+def noted(workdir: Path) -> dict:
+    return json.loads((workdir / 'reproduce.json').read_text())
+
+
+@pytest.mark.parametrize('experiment', [QUICK, ACTIVE])
+def test_a_run_again_has_the_same_bits(smoke_run, run_main, tmp_path, experiment):
+    first = smoke_run(experiment).workdir
+    again = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={tmp_path / "new"}'])
+    assert again.returncode == 0, again.stderr
+    assert 'final parameters: the same bits (' in again.stdout
+    one, two = noted(first), noted(tmp_path / 'new')
+    assert one['params_sha256'] == two['params_sha256']
+    result = json.loads((tmp_path / 'new' / 'result.json').read_text())
+    assert result['params_sha256'] == two['params_sha256']
+
+
+def test_other_bits_are_told_with_what_differs(smoke_run, run_main, tmp_path):
+    """A reproduce.json of another seed and topology than its parameters are of."""
+    made = noted(smoke_run(QUICK).workdir)
+    made['config']['seed'] = 1
+    made['devices'], made['versions']['jax'] = 8, '0.1'
+    path = tmp_path / 'reproduce.json'
+    path.write_text(json.dumps(made))
+    done = run_main([f'--reproduce={path}', f'--workdir={tmp_path / "new"}'])
+    assert done.returncode == 1, done.stderr
+    assert 'final parameters: OTHER bits (' in done.stdout
+    assert 'another topology: devices 8 before, now 1' in done.stdout
+    assert re.search(r'other versions: jax 0\.1 before, now \d', done.stdout)
+    assert 'another seed: seed 0 before, now 1' in done.stdout
+
+
+def test_what_it_names(smoke_run):
+    made = noted(smoke_run(QUICK).workdir)
+    assert {*reproduce.NEEDED, 'config', 'git', 'params_sha256', 'gone_on_with'} == set(made)
+    assert made['versions']['jax'] and made['weights_sha256'] is None
+    assert made['data_fingerprint'] and '(cpu, ' in made['device']
+
+
+def test_a_start_that_took_no_step_is_forgotten(tmp_path, monkeypatch):
+    config = Config(task=Crowd(), model=Model(weights=str(tmp_path / 'absent.npz')))
+    with pytest.raises(UserError, match='absent.npz does not exist'):
+        reproduce.note(config, tmp_path, None)
+    assert not (tmp_path / 'reproduce.json').exists()
+    config.model.weights = 'none'
+    for devices in (1, 4):
+        made = {**facts(devices=devices), 'git': None, 'config': {}}
+        monkeypatch.setattr(reproduce, 'facts', lambda *_, made=made: dict(made))
+        reproduce.note(config, tmp_path, None)
+        assert noted(tmp_path)['devices'] == devices and not noted(tmp_path)['gone_on_with']
+
+
+def facts(**fields) -> dict:
+    return {**dict.fromkeys(reproduce.NEEDED, 'x'), 'params_sha256': 'a' * 64, **fields}
+
+
+def test_the_verdict_in_words():
+    assert reproduce.verdict(facts(), facts()) == (
+        True,
+        ['final parameters: the same bits (aaaaaaaaaaaaaaaa, aaaaaaaaaaaaaaaa before)'],
+    )
+    same, lines = reproduce.verdict(facts(), facts(params_sha256='b' * 64))
+    assert not same and lines[1:] == [
+        'versions, device, topology and data are the same: this should not be'
+    ]
+    first = facts(gone_on_with=[{'devices': 2}])
+    same, lines = reproduce.verdict(first, facts(data_fingerprint='y'))
+    assert same and lines[1:] == [
+        'other data: data_fingerprint x before, now y',
+        'the first run was gone on with other devices',
+    ]
+
+
+def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
+    config = Config(task=Crowd(), model=Model(weights='none'))
+    found = facts(git=None, config={}, weights_sha256='w')
+    del found['params_sha256']
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: dict(found))
+    reproduce.note(config, tmp_path, None)
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    reproduce.note(config, tmp_path, None)
+    assert noted(tmp_path)['gone_on_with'] == [] and noted(tmp_path)['params_sha256'] is None
+    found |= {'devices': 4, 'weights_sha256': None, 'git': {'revision': 'r', 'changed': True}}
+    reproduce.note(config, tmp_path, None)
+    reproduce.note(config, tmp_path, None)
+    assert noted(tmp_path)['gone_on_with'] == [{'devices': 4}]
+    reproduce.complete(tmp_path, {'params_sha256': 'c' * 64})
+    assert noted(tmp_path)['params_sha256'] == 'c' * 64 and noted(tmp_path)['devices'] == 'x'
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        (None, 'cannot be read (No such file or directory): name the reproduce.json of a workdir'),
+        ('{', 'cannot be read ('),
+        ('{}', "cannot be read ('config'): name the reproduce.json"),
+        ('{"config": 3}', 'there is no task in it'),
+    ],
+)
+def test_a_file_that_cannot_be_reproduced(tmp_path, text, message):
+    path = tmp_path / 'reproduce.json'
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        reproduce.read(str(path))
+    assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_a_run_that_has_not_ended_cannot_be_compared_with(smoke_run, tmp_path):
+    made = noted(smoke_run(QUICK).workdir) | {'params_sha256': None}
+    (tmp_path / 'reproduce.json').write_text(json.dumps(made))
+    with pytest.raises(UserError, match='is of a run that has not ended'):
+        reproduce.read(str(tmp_path / 'reproduce.json'))
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--config=experiments/quickstart.py'], 'has a config of its own: leave --config out'),
+        (['--config.seed=3'], 'has a config of its own: leave --config out'),
+        (['junk'], 'junk is no flag; --reproduce takes a file and --workdir a folder'),
+        (['--workdir='], '--workdir is missing: name a new folder for the second run'),
+    ],
+)
+def test_mistakes_of_the_command(run_main, tmp_path, arguments, message):
+    words = [f'--reproduce={tmp_path}/x.json', f'--workdir={tmp_path}/new', *arguments]
+    if arguments == ['--workdir=']:
+        words.pop(1)
+    done = run_main(words)
+    assert done.returncode == 2 and message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_revision_is_that_of_the_code():
+    found = reproduce.revision()
+    head = subprocess.run(
+        ['git', '-C', str(ROOT), 'rev-parse', 'HEAD'], capture_output=True, text=True, check=False
+    )
+    if head.returncode:
+        assert found is None
+    else:
+        assert found is not None and found['revision'] == head.stdout.strip()
+
+
+def test_the_flag_for_gpus_is_one_that_xla_knows():
+    code = 'import jax; jax.numpy.zeros(1).block_until_ready()'
+    environment = {'XLA_FLAGS': '--xla_gpu_deterministic_ops=true', 'JAX_PLATFORMS': 'cpu'}
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
