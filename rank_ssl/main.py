@@ -55,7 +55,8 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Does what config.mode says, data before weights; what result.json holds."""
     # Slow imports wait until flags and fields are known to be right.
-    from rank_ssl import active, anchor, data, reproduce, stages
+    from rank_ssl import anchor, data, reproduce, stages
+    from rank_ssl.active import cycles
 
     say = logs.Progress(config.steps).message
     with _first_process_first():
@@ -71,7 +72,7 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
             return done
         return anchor.run_anchor(config, workdir, splits)
     if config.mode == 'active':
-        return active.run_cycles(config, workdir, splits, prepared)
+        return cycles.run_cycles(config, workdir, splits, prepared)
     return stages.run_stages(config, workdir, splits).result
 
 

@@ -3,9 +3,3 @@
 A unit is what is labeled at once. After each training the units without a label are measured, a
 rule gives each a value, and those of the smallest values are labeled.
 """
-
-from rank_ssl.active.cycles import run_cycles
-from rank_ssl.active.measures import Measures
-from rank_ssl.active.rules import RULES, Question, chosen
-
-__all__ = ['RULES', 'Measures', 'Question', 'chosen', 'run_cycles']

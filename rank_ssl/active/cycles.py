@@ -4,9 +4,7 @@ Every cycle's labels follow from the files of the one before, and its training i
 other, so the same command goes on after a crash at any instant and comes to the same end.
 """
 
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import pathlib
@@ -15,64 +13,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, logs, plots, stages, train
+from rank_ssl.active.acquired import Acquired, log, read, write_csv
 from rank_ssl.active.measures import Measures
-from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen, tied_at_cut
+from rank_ssl.active.photos import show
+from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen
 from rank_ssl.config import HARMLESS, Active, Config, differences
 from rank_ssl.data import ACQUIRE, Prepared, Splits, Units, counter_rng, load_splits
 from rank_ssl.errors import UserError
 from rank_ssl.results import facts
 
 FIRST, RULE = 0, 1  # uses of the draws that are of no unit
-
-
-@dataclasses.dataclass(frozen=True)
-class Acquired:
-    """What a cycle's asking gave; [N] over all units but for `taken`."""
-
-    names: list[str]
-    pool: np.ndarray  # bool: without a label when asked
-    certainty: np.ndarray  # C (eq. 15); nan where the rule measures no pairs
-    values: np.ndarray  # what the rule sorts by; nan outside the pool
-    taken: np.ndarray  # places of the units labeled next, in their order
-
-    def rows(self) -> list[dict[str, Any]]:
-        """The lines of acquisition.csv."""
-        order = {place: turn for turn, place in enumerate(self.taken.tolist(), 1)}
-        return [
-            {
-                'unit': name,
-                'where': 'pool' if self.pool[n] else 'labeled',
-                'certainty': _text(self.certainty[n]),
-                'value': _text(self.values[n]),
-                'chosen': order.get(n, 0),
-            }
-            for n, name in enumerate(self.names)
-        ]
-
-    @classmethod
-    def of_rows(cls, rows: Sequence[Mapping[str, str]]) -> 'Acquired':
-        """The same from those lines."""
-        turns = np.array([int(row['chosen']) for row in rows])
-        return cls(
-            [row['unit'] for row in rows],
-            np.array([row['where'] == 'pool' for row in rows]),
-            np.array([float(row['certainty'] or 'nan') for row in rows]),
-            np.array([float(row['value'] or 'nan') for row in rows]),
-            np.argsort(turns, kind='stable')[np.count_nonzero(turns == 0) :],
-        )
-
-    def summary(self) -> dict[str, Any]:
-        """The saturation of C, on pool and labeled units apart, and of the rule's value."""
-        place = {n: k for k, n in enumerate(np.flatnonzero(self.pool).tolist())}
-        taken = [place[n] for n in self.taken.tolist()]
-        found: dict[str, Any] = {'tied_at_cut': tied_at_cut(self.values[self.pool], taken)}
-        asked = np.isfinite(self.certainty).any()
-        groups = {'pool': self.certainty[self.pool], 'labeled': self.certainty[~self.pool]}
-        found['certainty'] = {n: _saturation(c) for n, c in groups.items()} if asked else None
-        return found
 
 
 def run_cycles(
@@ -101,7 +53,7 @@ def run_cycles(
         if found is None:
             break
         acquired.append(found)
-        _write_csv(workdir / 'acquired.csv', _log(acquired))
+        write_csv(workdir / 'acquired.csv', log(acquired))
         labeled = np.sort(np.concatenate([labeled, found.taken]))
     return _finish(config, workdir, everything, result, curve, acquired)
 
@@ -119,7 +71,7 @@ def _cycle(
     last = cycle == config.active.cycles or len(labeled) == len(units)
     say = logs.Progress(config.steps).message
     say(f'cycle {cycle} of {config.active.cycles}: {len(labeled)} of {len(units)} units')
-    known = None if last else _read(folder, units, labeled)
+    known = None if last else read(folder, units, labeled)
     if known and (done := _finished(folder, splits)):
         say(f'cycle {cycle} is finished')
         return done, known
@@ -129,7 +81,7 @@ def _cycle(
         return result, None
     say(f'cycle {cycle}: asking {len(units)} units')
     found = _ask(config, run, units, labeled, cycle)
-    _write_csv(folder / 'acquisition.csv', found.rows())
+    write_csv(folder / 'acquisition.csv', found.rows())
     return result, found
 
 
@@ -163,7 +115,15 @@ def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycl
     """What the rule makes of the units without a label, by the parameters that validation chose."""
     train.restore_best(run)
     step = (cycle + 1) * config.steps
-    measured = Measures(config, run.state.params, run.mesh, units, pixels=run.pixels, step=step)
+    measured = Measures(
+        config,
+        run.state.params,
+        run.mesh,
+        units,
+        pixels=run.pixels,
+        step=step,
+        progress=show(f'cycle {cycle}: asked'),
+    )
     pool = np.ones(len(units), bool)
     pool[labeled] = False
     places = np.flatnonzero(pool)
@@ -176,28 +136,6 @@ def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycl
     if config.active.rule in RANKING:
         table[0] = certainty_of(measured.differences)
     return Acquired(units.names, pool, table[0], table[1], places[chosen(values, count, rng)])
-
-
-def _read(folder: pathlib.Path, units: Units, labeled: np.ndarray) -> Acquired | None:
-    """What the asking of a cycle gave, where it has been written. Raises UserError if of others."""
-    path = folder / 'acquisition.csv'
-    if not path.exists():
-        return None
-    with open(path, newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
-    try:
-        found = Acquired.of_rows(rows)
-    except (KeyError, ValueError) as error:
-        raise UserError(
-            f'{path} is damaged ({error}): delete it, and the units are asked again'
-        ) from None
-    same = found.names == units.names and np.array_equal(np.flatnonzero(~found.pool), labeled)
-    if not same or not len(found.taken):
-        raise UserError(
-            f'{path} is of other units or of other labels: delete it and the cycles after it, or '
-            'use another --workdir'
-        )
-    return found
 
 
 def _finished(folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
@@ -250,20 +188,6 @@ def _point(
     }
 
 
-def _log(acquired: Sequence[Acquired]) -> list[dict[str, Any]]:
-    """The lines of acquired.csv: what each cycle added, in the order of being chosen."""
-    return [
-        {
-            'cycle': cycle,
-            'unit': found.names[n],
-            'certainty': _text(found.certainty[n]),
-            'value': _text(found.values[n]),
-        }
-        for cycle, found in enumerate(acquired)
-        for n in found.taken
-    ]
-
-
 def _finish(
     config: Config,
     workdir: pathlib.Path,
@@ -302,24 +226,3 @@ def _forget(workdir: pathlib.Path, cycle: int) -> None:
     if cycle and jax.process_index() == 0:
         folder = workdir / f'cycle_{cycle - 1}' / 'checkpoints'
         checkpoint.discard(folder, checkpoint.saved_steps(folder))
-
-
-def _saturation(certainty: np.ndarray) -> dict[str, float]:
-    return {'mean': float(np.nanmean(certainty)), 'ones': float(np.mean(certainty == 1))}
-
-
-def _text(value: float) -> str:
-    """A number that reads back as the same bits; empty for nan."""
-    return '' if np.isnan(value) else repr(float(value))
-
-
-def _write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Puts the file in place in one step; the other processes go on when it is there."""
-    if jax.process_index() == 0:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
-        logs.write_text(path, text.getvalue())
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(str(path.name))

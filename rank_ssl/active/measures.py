@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from rank_ssl.config import Config
-from rank_ssl.data import ACQUIRE, CertaintySets, Examples, Units
+from rank_ssl.data import ACQUIRE, CertaintySets, Units
 from rank_ssl.evaluate import Sweep, tiled
 from rank_ssl.models.build import build_network
 from rank_ssl.models.network import Network, Params, make_apply
@@ -121,7 +121,7 @@ class Measures:
 
             return jax.vmap(jax.vmap(one, (0, None)))(images, valid).astype(jnp.float32).mean(1)
 
-        examples = Examples(self._units.records, config.task, config.seed)
+        examples = self._units.examples(config.task, config.seed)
         sweep = Sweep(
             mean, self._mesh, batch=config.eval_batch, threads=config.data.threads, tile=tile
         )

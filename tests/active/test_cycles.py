@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from rank_ssl import active, main
-from rank_ssl.active import cycles
+from rank_ssl import main
+from rank_ssl.active import acquired, cycles
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 
@@ -130,6 +130,11 @@ def kill_at(workdir: Path, sign: str) -> str:
     return log.read_text()
 
 
+@pytest.mark.fault(
+    row=1,
+    injected='kill -9 of a run of active learning',
+    outcome='the same log and bits',
+)
 def test_kills_change_neither_the_log_nor_a_bit_of_the_parameters(smoke_run, tmp_path):
     whole = smoke_run(QUICK).workdir
     workdir = tmp_path / 'killed'
@@ -239,14 +244,14 @@ def test_labels_that_were_changed_are_found(play, smoke_run, tmp_path):
 
 
 def test_an_acquisition_reads_back_as_it_was():
-    made = cycles.Acquired(
+    made = acquired.Acquired(
         names=['a', 'b', 'c', 'd'],
         pool=np.array([True, False, True, True]),
         certainty=np.array([1 / 3, 1.0, np.nan, 0.1 + 0.2]),
         values=np.array([1 / 3, np.nan, 0.0, -1e-9]),
         taken=np.array([3, 0]),
     )
-    back = cycles.Acquired.of_rows([{k: str(v) for k, v in row.items()} for row in made.rows()])
+    back = acquired.Acquired.of_rows([{k: str(v) for k, v in row.items()} for row in made.rows()])
     assert back.names == made.names and back.taken.tolist() == [3, 0]
     for name in ('pool', 'certainty', 'values'):
         np.testing.assert_array_equal(getattr(back, name), getattr(made, name))
@@ -255,7 +260,3 @@ def test_an_acquisition_reads_back_as_it_was():
 @pytest.mark.parametrize('share, units, count', [(0.1, 270, 27), (0.1, 5, 1), (1.0, 5, 5)])
 def test_units_of_a_share(share, units, count):
     assert cycles.added(units, share) == count
-
-
-def test_the_package_says_what_it_is():
-    assert set(active.RULES) == {'certainty', 'graded', 'random', 'dropout', 'kcenter'}
