@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from rank_ssl import logs, restore
-from rank_ssl.config import Config
+from rank_ssl.config import HARMLESS, Config, differences
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
 from rank_ssl.results import PACKAGES
@@ -52,6 +52,9 @@ def note(config: Config, workdir: pathlib.Path, splits: Splits) -> None:
         logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
         return
     noted = json.loads(path.read_text())
+    other = differences(noted['config'], now['config']).keys() - set(HARMLESS)
+    if other or now['data_fingerprint'] != noted['data_fingerprint']:
+        return  # it will be refused
     if now['weights_sha256'] is None:
         now['weights_sha256'] = noted['weights_sha256']  # a run that goes on needs no weights
     changed = {n: value for n, value in now.items() if n != 'git' and value != noted[n]}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
@@ -23,7 +24,10 @@ def written(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pairs, 'Setting', lambda: STEP)
         patch.setattr(samplers, 'Setting', lambda: CURVES)
+        before = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else None
         bench.main(['pairs', '--json', str(folder / 'pairs.json')])
+        if before is not None:  # else the tests after it would compute other bits on one core
+            assert os.sched_getaffinity(0) == before
     return folder, json.loads((folder / 'pairs.json').read_text(encoding='utf-8'))
 
 

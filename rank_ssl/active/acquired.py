@@ -44,8 +44,8 @@ class Acquired:
     @classmethod
     def of_rows(cls, rows: Sequence[Mapping[str, str]]) -> 'Acquired':
         """The same from those lines."""
-        turns = np.array([int(row['chosen']) for row in rows])
-        pool = np.array([row['where'] == 'pool' for row in rows])
+        turns = np.array([int(row['chosen']) for row in rows], np.int64)
+        pool = np.array([row['where'] == 'pool' for row in rows], bool)
         order = np.sort(turns[turns != 0])
         if not np.array_equal(order, np.arange(1, len(order) + 1)) or turns[~pool].any():
             raise ValueError('chosen must count units of the pool from 1')

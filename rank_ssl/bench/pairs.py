@@ -58,9 +58,14 @@ def run(*, full: bool) -> dict[str, Any]:
     """Rows by K, and what each sampler has learned after so many forwards; on one core of a CPU."""
     # On several XLA runs the two branches, which don't need each other, side by side, and ours, a
     # single chain, leaves cores idle: the clock would tell of its scheduler, not of the work.
-    if hasattr(os, 'sched_setaffinity'):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    return measure(FULL if full else Setting(), samplers.FULL if full else samplers.Setting())
+    own = os.sched_getaffinity(0) if hasattr(os, 'sched_setaffinity') else set()
+    if own:
+        os.sched_setaffinity(0, {min(own)})
+    try:
+        return measure(FULL if full else Setting(), samplers.FULL if full else samplers.Setting())
+    finally:
+        if own:
+            os.sched_setaffinity(0, own)
 
 
 def measure(setting: Setting, curves: samplers.Setting) -> dict[str, Any]:
