@@ -24,7 +24,7 @@ endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-$(notdir $(LIST))
 
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow faults faults-long fuzz lint bench clean
 
 help:
 	@sed -n 's/^## //p' Makefile
@@ -51,6 +51,19 @@ test: $(STAMP)
 ## make test-slow  the tests that take longer than about ten seconds each
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
+
+## make faults     the tests of faults and bad input, and a table: what was injected, what came out
+faults: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --faults
+
+## make faults-long  these with their long forms: 20 kills, 2,000 damaged files for each reader
+faults-long: $(STAMP)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --faults -m fault
+
+## make fuzz       damaged files for each reader of files (FILES=2000)
+FILES ?= 2000
+fuzz: $(STAMP)
+	$(BIN)/python tests/fuzzing.py --files=$(FILES)
 
 ## make lint       style, format and types
 lint: $(STAMP)

@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import scipy.io
 
-MEMORY_LIMIT = 2 << 30  # bytes: a file that claims to hold more is damaged
+MEMORY_LIMIT = 1 << 30  # bytes: a file that claims to hold more is damaged
 
 
 def plain(value):

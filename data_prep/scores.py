@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pathlib
 import struct
 from collections.abc import Callable, Collection, Sequence
@@ -62,7 +63,7 @@ class ScoreSource(Source):
         problem = ''
         if label is None:
             problem = f'{image}: {named_by} has no score for it'
-        elif not image.is_file():
+        elif not os.path.isfile(image):  # False for a name that no file can have
             problem = f'{image}: missing, though {named_by} names it'
         # The tables stand with the first item alone: the fingerprint reads each item's files.
         files = [*([] if problem else [image]), *([] if items else tables)]

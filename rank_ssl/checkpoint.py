@@ -106,11 +106,11 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
 def damage(path: pathlib.Path) -> str | None:
     """What is wrong with a checkpoint's files, in words; None where each is as it was written."""
     try:
-        manifest = json.loads((path / 'manifest.json').read_text())
-        listed = manifest['files']
-        if manifest['sha256'] != _digest_of(listed):
+        data = (path / 'manifest.json').read_bytes()
+        listed = json.loads(data)['files']
+        if data != _manifest_of(listed):
             return 'manifest.json was changed'
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return f'its manifest.json cannot be read ({error.__class__.__name__})'
     found = {str(p.relative_to(path)) for p in _files(path)}
     if missing := sorted(set(listed) - found):
@@ -324,8 +324,9 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, 'sha256').hexdigest()
 
 
-def _digest_of(files: dict[str, str]) -> str:
-    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+def _manifest_of(files: dict[str, str]) -> bytes:
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    return json.dumps({'files': files, 'sha256': digest}, indent=1).encode()
 
 
 def _write_manifest(path: pathlib.Path) -> None:
@@ -333,7 +334,7 @@ def _write_manifest(path: pathlib.Path) -> None:
     for p in _files(path):
         _sync(p)
     manifest = path / 'manifest.json'
-    manifest.write_text(json.dumps({'files': files, 'sha256': _digest_of(files)}, indent=1))
+    manifest.write_bytes(_manifest_of(files))
     _sync(manifest)
     _sync(path)
 

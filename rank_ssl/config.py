@@ -6,9 +6,9 @@ error there and in the file. `Config.check()` refuses what cannot work before an
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
-import sys
 from typing import Any
 
 from rank_ssl.errors import UserError
@@ -202,9 +202,7 @@ class Config:
                         'model.frozen_blocks')  # fmt: skip
         for path in positive + not_negative:
             value = self.get(path)
-            # An int may be beyond all floats.
-            finite = abs(value) <= sys.float_info.max
-            if not finite or value < 0 or (path in positive and value == 0):
+            if not math.isfinite(value) or value < 0 or (path in positive and value == 0):
                 rule = 'greater than 0' if path in positive else '0 or greater'
                 raise UserError(f'config.{path}={value} must be {rule} and finite')
         if self.seed >= 2**32:
@@ -368,6 +366,9 @@ def _check_types(part: Any, name: str) -> None:
         if checked and type(value) not in allowed:
             word = getattr(kind, '__name__', kind)
             raise UserError(f'{name}.{field.name}={value!r} must be of type {word}')
+        # JSON and Python have integers that no float and no array can hold.
+        if type(value) is int and abs(value) >= 2**63:
+            raise UserError(f'{name}.{field.name}={str(value)[:25]}... must be below 2**63 in size')
         if dataclasses.is_dataclass(value):
             _check_types(value, f'{name}.{field.name}')
 

@@ -13,6 +13,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+pytest_plugins = ['tests.faults_table']
+
 
 def pytest_configure(config: pytest.Config) -> None:
     # The environment, not jax.config: runs started as processes inherit it, and jax is not yet

@@ -132,6 +132,11 @@ def damage(path: Path, how: str) -> None:
         path.write_bytes(content[:middle] + flipped + content[middle + 1 :])
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='every file of the newest checkpoint cut off, one bit flipped, deleted',
+    outcome='found by the manifest, a warning that names the file, the step before is used',
+)
 @pytest.mark.parametrize('how', ['truncated', 'flipped', 'deleted'])
 def test_damage_to_any_file_is_found_and_the_step_before_taken(whole, tmp_path, capsys, how):
     names = files(whole / '2')
@@ -145,12 +150,22 @@ def test_damage_to_any_file_is_found_and_the_step_before_taken(whole, tmp_path, 
         assert 'going back to the checkpoint before' in told
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='a file added to a checkpoint',
+    outcome='found by the manifest, the step before is used',
+)
 def test_a_file_that_was_added_is_found(folder, capsys):
     (folder / '2' / 'arrays' / 'stray').write_text('x')
     assert_holds(folder, 1)
     assert f'{folder / "2"}: arrays/stray was added' in capsys.readouterr().err
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='a manifest changed with its files',
+    outcome='found by its own hash, the step before is used',
+)
 def test_a_manifest_that_fits_its_files_but_not_itself_is_found(folder, capsys):
     path = folder / '2' / 'manifest.json'
     manifest = json.loads(path.read_text())
@@ -161,12 +176,22 @@ def test_a_manifest_that_fits_its_files_but_not_itself_is_found(folder, capsys):
     assert 'manifest.json was changed' in capsys.readouterr().err
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='a manifest that is empty, no JSON, or JSON of another form',
+    outcome='the step before is used',
+)
 @pytest.mark.parametrize('content', ['', '[]', '{}', '{"files": 3, "sha256": 4}', 'null'])
 def test_a_manifest_of_another_form(folder, content):
     (folder / '2' / 'manifest.json').write_text(content)
     assert_holds(folder, 1)
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='all checkpoints damaged',
+    outcome='an error, never a fresh start',
+)
 def test_none_whole_is_an_error_never_a_fresh_start(folder, capsys):
     for step in (1, 2):
         damage(folder / str(step) / 'meta.json', 'flipped')
@@ -179,6 +204,11 @@ def test_none_whole_is_an_error_never_a_fresh_start(folder, capsys):
     assert capsys.readouterr().err.count('meta.json was changed') == 2
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='an empty and a stray step folder, a file named like a step',
+    outcome='a warning, the newest whole one is used',
+)
 def test_stray_and_empty_folders(folder, capsys):
     (folder / '99').mkdir()
     (folder / 'notes').mkdir()
@@ -293,6 +323,11 @@ def test_another_process_than_the_first_writes_nothing(folder, tmp_path, monkeyp
     assert_holds(folder, 2)
 
 
+@pytest.mark.fault(
+    row=1,
+    injected='folders of saves that were killed',
+    outcome='removed at the next start',
+)
 def test_what_killed_saves_left_is_removed_at_the_next_start(folder):
     for name in ('.3.partial', '.1.partial'):
         (folder / name / 'arrays').mkdir(parents=True)
@@ -302,6 +337,11 @@ def test_what_killed_saves_left_is_removed_at_the_next_start(folder):
     checkpoint.clean(folder / 'absent')
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='NaN, inf and -inf in arrays of three types',
+    outcome='refused with the name of the array; nothing is saved',
+)
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize('kind', [np.float32, np.float64, ml_dtypes.bfloat16])
 def test_a_state_that_is_not_finite_is_never_saved(folder, bad, kind):
@@ -330,6 +370,11 @@ def test_other_arrays_than_the_runs(folder, wanted, name, have, want):
     )
 
 
+@pytest.mark.fault(
+    row=1,
+    injected='a process that dies at each system call of a save in turn',
+    outcome='a whole checkpoint each time, of this step or the one before; nothing else is left',
+)
 def test_a_process_that_dies_at_any_point_of_a_save_leaves_a_whole_checkpoint(tmp_path):
     whole, out = tmp_path / 'whole', tmp_path / 'out'
     like = {'value': np.zeros(1000)}
@@ -366,6 +411,12 @@ def disk_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.fault(
+    row=3,
+    injected='RLIMIT_FSIZE below what a save writes',
+    outcome='an error with path and bytes; older checkpoints whole; it saves again when '
+    'there is room',
+)
 # orbax's threads outlive the loop that they report to.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 @pytest.mark.parametrize('limit', [300_000, 50])
@@ -385,6 +436,11 @@ def test_a_full_disk_is_an_error_and_spoils_nothing(folder, disk_limit, limit):
     assert restore(folder, {'value': noise})[0] == 3
 
 
+@pytest.mark.fault(
+    row=3,
+    injected='a disk with a byte too little',
+    outcome='an error with path and bytes before anything is written',
+)
 def test_a_disk_without_room_is_told_before_anything_is_written(folder, monkeypatch):
     usage = shutil.disk_usage(folder)._replace(free=52 - 1)  # a step and 3 x 4 numbers
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage)
@@ -429,6 +485,11 @@ with checkpoint.lock(pathlib.Path(sys.argv[1])):
 """
 
 
+@pytest.mark.fault(
+    row=14,
+    injected='a second process, then kill -9 of the first',
+    outcome='refused with the pid and host of the owner; the lock of a dead owner is free',
+)
 def test_a_workdir_is_one_process_at_a_time(tmp_path):
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, '-c', HOLDER, tmp_path]

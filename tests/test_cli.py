@@ -204,6 +204,11 @@ def test_an_unknown_data_set_is_told_before_absent_weights(outcomes):
     assert (outcome['code'], outcome['stderr'].count('\n')) == (2, 1)
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a data set that is not there',
+    outcome='one line with the command that prepares it, then the expected tree; exit code 2',
+)
 def test_absent_data_are_told_with_the_expected_tree(outcomes, folder):
     outcome = outcomes['data before weights, absent']
     first, *tree = outcome['stderr'].splitlines()
@@ -223,6 +228,11 @@ def test_absent_weights_name_the_field(outcomes, filled):
     assert outcomes['weights']['code'] == 2
 
 
+@pytest.mark.fault(
+    row=11,
+    injected='a pickle and a damaged file as --config.model.weights',
+    outcome='one line, exit code 2, before anything compiles',
+)
 @pytest.mark.parametrize(
     'case, words', [('damaged weights', 'cannot be read ('), ('pickled weights', 'is a pickle')]
 )
@@ -232,6 +242,11 @@ def test_weights_that_are_no_weights(outcomes, folder, case, words):
     assert outcomes[case]['code'] == 2 and 'Traceback' not in outcomes[case]['stderr']
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='absent data, absent and damaged weights',
+    outcome='told before anything compiles',
+)
 def test_nothing_is_compiled_before_data_and_weights_are_right(outcomes, folder):
     for name in 'abc':
         made = {path.name for path in (folder / 'run' / name).iterdir()}
@@ -254,6 +269,11 @@ def test_typed_flags_in_each_form():
     assert cli.typed(argv, 'steps') == []
 
 
+@pytest.mark.fault(
+    row=20,
+    injected='spaces and letters beyond ASCII in --workdir',
+    outcome='it works',
+)
 def test_a_workdir_with_spaces_and_letters(tmp_path, monkeypatch):
     name = tmp_path / 'dépôt 実験' / 'run 1'
     assert cli.make_workdir(str(name)) == name and name.is_dir()
@@ -262,12 +282,18 @@ def test_a_workdir_with_spaces_and_letters(tmp_path, monkeypatch):
     assert cli.make_workdir('runs') == tmp_path / 'runs'
 
 
+@pytest.mark.fault(row=20, injected='a workdir that cannot be written to', outcome='one line')
 def test_a_workdir_on_a_read_only_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(os, 'access', lambda path, mode: mode != os.W_OK)
     with pytest.raises(UserError, match=f'--workdir={tmp_path} is read-only; name a folder'):
         cli.make_workdir(str(tmp_path))
 
 
+@pytest.mark.fault(
+    row=20,
+    injected='a folder without write permission (not as root)',
+    outcome='one line',
+)
 @pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
 def test_a_workdir_that_is_read_only(tmp_path):
     tmp_path.chmod(0o500)
@@ -295,6 +321,11 @@ def guarded_end(capsys) -> Iterator[object]:
     yield end
 
 
+@pytest.mark.fault(
+    row=3,
+    injected='no space left while metrics.jsonl is written',
+    outcome='one line with the path; exit code 2',
+)
 def test_exit_codes(guarded_end):
     assert guarded_end(UserError('a: b')) == (2, 'error: a: b\n')
     assert guarded_end(UserError('a\nb/\n  c')) == (2, 'error: a\n  b/\n    c\n')

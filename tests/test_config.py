@@ -1,11 +1,14 @@
 """The configuration: every rule of check(), and that the source says what each field is."""
 
 import ast
+import copy
 import dataclasses
 import inspect
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rank_ssl import config as configs
 from rank_ssl.config import (
@@ -121,6 +124,14 @@ def test_numbers_that_are_not_finite(field, bad):
     config = made()
     put(config, field, bad)
     assert refusal(config).startswith(f'config.{field}={bad} must be ')
+
+
+@pytest.mark.parametrize('field', ['seed', 'optim.rate', 'task.size'])
+@pytest.mark.parametrize('bad', [10**400, -(2**63)])
+def test_whole_numbers_that_nothing_can_hold(field, bad):
+    config = made()
+    put(config, field, bad)
+    assert refusal(config) == f'config.{field}={str(bad)[:25]}... must be below 2**63 in size'
 
 
 @pytest.mark.parametrize('field, allowed', CHOICES.items())
@@ -261,6 +272,29 @@ def test_differences_name_each_field_with_both_values():
     # A field of an older or a newer version of the program.
     assert differences({'a': {'b': 1}}, {'a': {}}) == {'a.b': (1, None)}
     assert differences({}, {'a': {'b': 1}}) == {'a': (None, {'b': 1})}
+
+
+NESTED = st.recursive(
+    st.integers(0, 3) | st.text(max_size=2),
+    lambda values: st.dictionaries(st.sampled_from('abcd'), values, max_size=4),
+)
+FIELDS = st.dictionaries(st.sampled_from('abcd'), NESTED, max_size=4)
+
+
+@given(FIELDS, FIELDS)
+def test_differences_are_what_turns_one_config_into_the_other(old, new):
+    found = differences(old, new)
+    turned = copy.deepcopy(old)
+    for path, (before, after) in found.items():
+        *parts, last = path.split('.')
+        place = turned
+        for part in parts:
+            place = place[part]
+        assert place.pop(last, None) == before != after
+        if after is not None:
+            place[last] = after
+    assert turned == new
+    assert differences(new, old) == {path: (b, a) for path, (a, b) in found.items()}
 
 
 def test_arguments_of_an_experiment():

@@ -180,6 +180,7 @@ def test_each_image_is_drawn_from_its_own_record_and_counter(splits):
             np.testing.assert_array_equal(made['target'][group, r], target)
 
 
+@pytest.mark.fault(row=16, injected='data for 1, 2 and 4 devices', outcome='the same bits')
 @pytest.mark.parametrize('devices', [1, 2, 4])
 def test_the_groups_of_all_devices_are_the_batch_and_padding_is_empty(splits, devices):
     config, each = make_config(), 4 // devices
@@ -195,6 +196,11 @@ def test_the_groups_of_all_devices_are_the_batch_and_padding_is_empty(splits, de
             assert found.shape[0] == 4 and not found[GROUPS:].any()
 
 
+@pytest.mark.fault(
+    row=17,
+    injected='restarted at each of 6 positions, with 1 and 3 threads',
+    outcome='the remaining batches have the same bits',
+)
 @pytest.mark.parametrize('threads', [1, 3])
 def test_threads_change_nothing_at_any_start(splits, threads):
     config = make_config(threads=threads)
@@ -209,6 +215,11 @@ def test_threads_change_nothing_at_any_start(splits, threads):
         iterator.close()
 
 
+@pytest.mark.fault(
+    row=17,
+    injected='restarted with 0, 2, 1 and 0 worker processes',
+    outcome='the remaining batches have the same bits',
+)
 def test_a_run_goes_on_from_its_position_with_any_number_of_workers(splits):
     config = make_config(prefetch=1)
     batches = data.Batches(config, splits, range(4))
@@ -269,6 +280,11 @@ def test_a_regime_needs_no_records_of_the_other():
         assert batches[0]['image'].shape[0] == GROUPS
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='grey pictures smaller than the crop, 1x1 among them',
+    outcome='batches of the usual shape',
+)
 @pytest.mark.parametrize('shape', [(40, 48), (14, 20), (1, 1)])
 def test_grey_small_pictures_without_persons_make_batches(shape):
     some = records(2, shape=shape)
@@ -335,6 +351,11 @@ def test_every_nth_test_image_is_evaluated(prepared):
     assert found.test.ids() == ['test/0000', 'test/0003']
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='more labels than images, no image left to rank or validate',
+    outcome='an error with the count and the cure',
+)
 @pytest.mark.parametrize(
     'fields, words',
     [
@@ -427,6 +448,11 @@ def test_unlabeled_folders_are_added_and_leave_nothing_outside_the_workdir(
     assert all(np.isfinite(batches[step]['phi']).all() for step in range(2))
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a folder without the data set',
+    outcome='an error with the folder, said once',
+)
 def test_what_the_preparation_refuses_is_said_once(tmp_path, capfd):
     config = make_config(dataset='shanghaitech', part='part_A', tiny=0, manual_dir=str(tmp_path),
                          data_dir=str(tmp_path / 'prepared'))  # fmt: skip

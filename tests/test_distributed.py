@@ -2,12 +2,17 @@
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from rank_ssl import checkpoint
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, '-m', 'rank_ssl.main', '--config=experiments/quickstart.py:smoke']
@@ -63,3 +68,64 @@ def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
         _, errors = process.communicate(timeout=240)
         assert process.returncode == 0, errors
     assert json.loads((tmp_path / 'result.json').read_text())['steps'] == 2
+
+
+def start_both(workdir: Path, *fields: str) -> list[subprocess.Popen[str]]:
+    shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
+    return [
+        subprocess.Popen(
+            [*COMMAND, *fields, f'--workdir={workdir}', *shared, f'--process={number}'],
+            cwd=ROOT,
+            env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in (0, 1)
+    ]
+
+
+def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    try:
+        told = [process.communicate(timeout=240)[1] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    return [(process.returncode, words) for process, words in zip(running, told, strict=True)]
+
+
+@pytest.mark.fault(
+    row=2,
+    injected='SIGTERM to one of two processes',
+    outcome='both end the same step, the state is saved, both exit with 143 in under 30 s',
+)
+@pytest.mark.fault(
+    row=16,
+    injected='a run of two processes, gone on with by one and by two',
+    outcome='it works; the losses agree to 1e-4 (relative)',
+)
+def test_a_signal_to_one_process_ends_both_and_one_or_two_go_on(tmp_path):
+    two, one = tmp_path / 'two', tmp_path / 'one'
+    fields = ['--config.optim.schedule=constant', '--config.eval_every=0',
+              '--config.checkpoint_every=100000', '--config.figure_count=0']  # fmt: skip
+    running = start_both(two, '--config.steps=100000', *fields)
+    limit = time.monotonic() + 240
+    while not (two / 'metrics.jsonl').exists() or len(train_losses(two)) < 3:
+        assert time.monotonic() < limit and running[0].poll() is None
+        time.sleep(0.05)
+    began = time.monotonic()
+    running[1].send_signal(signal.SIGTERM)
+    for code, told in ended(running):
+        assert code == 128 + signal.SIGTERM, told
+        assert told.endswith('SIGTERM: state saved; the same command goes on\n'), told
+    assert time.monotonic() - began < 30
+    (saved,) = checkpoint.saved_steps(two / 'checkpoints')
+    assert len(train_losses(two)) == saved
+    shutil.copytree(two, one)
+    last = f'--config.steps={saved + 3}'
+    alone = [*COMMAND, *fields, last, f'--workdir={one}']
+    running = start_both(two, last, *fields)
+    running.append(subprocess.Popen(alone, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+    for code, told in ended(running):
+        assert code == 0 and f'resumed from step {saved}\n' in told, told
+    assert len(train_losses(one)) == len(train_losses(two)) == saved + 3
+    assert train_losses(one) == pytest.approx(train_losses(two), rel=1e-4)

@@ -262,6 +262,11 @@ open(sys.argv[1], 'w').write('done')
 """
 
 
+@pytest.mark.fault(
+    row=21,
+    injected='stdout or stderr closed by the reader',
+    outcome='the run goes on',
+)
 @pytest.mark.parametrize('name', ['stdout', 'stderr'])
 def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, name):
     code = RUN.format(stream=f'sys.{name}')
@@ -276,6 +281,7 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, name):
     assert end.read_text() == 'done'
 
 
+@pytest.mark.fault(row=21, injected='started without stderr (2>&-)', outcome='the run goes on')
 def test_a_closed_stream_does_not_end_the_run(tmp_path):
     end = tmp_path / 'end'
     code = RUN.format(stream='None')

@@ -77,6 +77,11 @@ def test_while_the_device_works_nothing_waits_for_data(play):
     assert some[6]['train/data_wait'] == pytest.approx(0.6, abs=0.15)
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='k bad gradients in a row, then a good one',
+    outcome='stopped with the step and its examples',
+)
 def test_bad_gradients_in_a_row_end_it_although_a_good_one_came_after(play):
     options = {'worst': [0, 1, 2, 3, 3, 3], 'bad': [0, 1, 2, 3, 0, 0], 'log_every': 5}
     with pytest.raises(UserError) as caught:

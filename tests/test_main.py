@@ -5,17 +5,14 @@ that are killed, or see other devices, are processes of their own.
 """
 
 import hashlib
-import importlib
 import json
 import os
-import random
 import re
 import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -25,22 +22,21 @@ import pytest
 from absl import flags
 
 from rank_ssl import checkpoint, data, logs, loop, main, results
-from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from tests.ended_runs import (
+    CROWD,
+    STEPS,
+    Process,
+    assert_every_step_once,
+    command,
+    config_of,
+    result_of,
+    sha256_of,
+    steps_of,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
-CROWD, QUICK = 'crowd_shtech.py:smoke', 'quickstart.py:smoke'
-STEPS = 8  # of a smoke run
-
-
-def config_of(experiment: str, **fields) -> Config:
-    """An experiment's config with fields set; dots are written as double underscores."""
-    name, _, arguments = experiment.partition('.py:')
-    config = importlib.import_module(f'experiments.{name}').get_config(arguments)
-    for field, value in fields.items():
-        *parts, last = field.split('__')
-        setattr(config.get('.'.join(parts)) if parts else config, last, value)
-    return config
+QUICK = 'quickstart.py:smoke'
 
 
 @pytest.fixture(scope='module')
@@ -81,19 +77,6 @@ def longer(prepared, tmp_path_factory) -> Path:
     return workdir
 
 
-def result_of(workdir: Path) -> dict:
-    return json.loads((workdir / 'result.json').read_text())
-
-
-def sha256_of(workdir: Path) -> str:
-    return result_of(workdir)['params_sha256']
-
-
-def steps_of(workdir: Path, key: str) -> list[int]:
-    rows = logs.read_metrics(workdir / 'metrics.jsonl')
-    return [row['step'] for row in rows if key in row]
-
-
 def best_steps(workdir: Path) -> list[int]:
     """Steps in best/: those that the kept checkpoints name."""
     metas = [(workdir / 'checkpoints').glob('*/meta.json'), (workdir / 'best').glob('*/meta.json')]
@@ -113,13 +96,6 @@ def rows_of_test(workdir: Path) -> list[dict]:
     return [row for row in rows if any(name.startswith('test/') for name in row)]
 
 
-def assert_every_step_once(workdir: Path, steps: int = STEPS) -> None:
-    assert steps_of(workdir, 'train/loss') == list(range(1, steps + 1))
-    assert steps_of(workdir, 'val/mae') == list(range(4, steps + 1, 4))
-    # Nothing half-written is left.
-    assert not [path for path in workdir.rglob('*') if path.name.endswith('.partial')]
-
-
 def params_of(workdir: Path, step: int) -> list[np.ndarray]:
     """The final parameters as they were saved, in path order."""
     path = workdir / 'checkpoints' / str(step) / 'arrays'
@@ -131,6 +107,11 @@ def params_of(workdir: Path, step: int) -> list[np.ndarray]:
 # What a run leaves behind.
 
 
+@pytest.mark.fault(
+    row=20,
+    injected='spaces and letters beyond ASCII in --workdir',
+    outcome='it works',
+)
 @pytest.mark.parametrize('experiment', [QUICK, CROWD, 'crowd_shtech.py:B,smoke'])
 def test_a_smoke_run(smoke_run, experiment):
     run = smoke_run(experiment)
@@ -328,6 +309,11 @@ def contents(workdir: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.fault(
+    row=18,
+    injected='the command of a finished run',
+    outcome='exit code 0, nothing to do, not a file is touched',
+)
 def test_a_finished_run_has_nothing_to_do(run_main, begun):
     before = contents(begun)
     done = run_main([f'--config=experiments/{CROWD}', f'--workdir={begun}'])
@@ -337,6 +323,11 @@ def test_a_finished_run_has_nothing_to_do(run_main, begun):
     assert contents(begun) == before
 
 
+@pytest.mark.fault(
+    row=5,
+    injected='more steps, another log_every',
+    outcome='logged; the end has the bits of a run that never stopped',
+)
 def test_a_run_that_goes_on_equals_one_that_never_stopped(play, begun, longer, capsys):
     for left in ('best/.2.partial', 'checkpoints/.9.partial'):  # by a process that was killed
         (begun / left / 'arrays').mkdir(parents=True)
@@ -359,6 +350,11 @@ def test_a_result_of_fewer_steps_is_not_the_result(play, begun, longer, tmp_path
     assert sha256_of(copy) == sha256_of(longer)
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='a file of the newest checkpoint changed between two starts',
+    outcome='it goes on from the step before and ends with the same bits',
+)
 def test_a_run_goes_on_from_the_step_before_a_damaged_one(play, begun, smoke_run, capsys):
     (begun / 'checkpoints' / '8' / 'meta.json').write_text('{}')
     (begun / 'result.json').unlink()
@@ -370,6 +366,11 @@ def test_a_run_goes_on_from_the_step_before_a_damaged_one(play, begun, smoke_run
     assert_every_step_once(begun)
 
 
+@pytest.mark.fault(
+    row=4,
+    injected='a file of each checkpoint deleted between two starts',
+    outcome='an error, never a fresh start',
+)
 def test_damaged_checkpoints_alone_are_an_error(play, begun):
     for step in (6, 8):
         (begun / 'checkpoints' / str(step) / 'meta.json').unlink()
@@ -377,6 +378,11 @@ def test_damaged_checkpoints_alone_are_an_error(play, begun):
         play(begun)
 
 
+@pytest.mark.fault(
+    row=5,
+    injected='another seed, width, optimizer and scale',
+    outcome='refused with the difference; not a file is touched',
+)
 @pytest.mark.parametrize('fields, difference', [
     ({'seed': 1}, 'config.seed from 0 to 1'),
     ({'model__width': 0.2}, 'config.model.width from 0.1 to 0.2'),
@@ -394,6 +400,11 @@ def test_another_config_is_refused_with_the_difference(play, begun, fields, diff
     assert contents(begun) == before
 
 
+@pytest.mark.fault(
+    row=5,
+    injected='other data of the same name',
+    outcome='refused with both fingerprints',
+)
 def test_other_data_are_refused(play, begun, monkeypatch):
     load = data.load_splits
     monkeypatch.setattr(
@@ -403,6 +414,11 @@ def test_other_data_are_refused(play, begun, monkeypatch):
         play(begun)
 
 
+@pytest.mark.fault(
+    row=14,
+    injected='a run on a workdir that is locked',
+    outcome='refused with the pid of the owner',
+)
 def test_a_workdir_in_use_is_refused(play, begun):
     with (
         checkpoint.lock(begun),
@@ -414,72 +430,17 @@ def test_a_workdir_in_use_is_refused(play, begun):
 # A run that is ended.
 
 
-class Process:
-    """The program as a process that is ended at a step."""
-
-    def __init__(self, workdir: Path, prepared: str, *, steps: int = STEPS) -> None:
-        command = [
-            *(sys.executable, '-m', 'rank_ssl.main', f'--config=experiments/{CROWD}'),
-            *(f'--workdir={workdir}', f'--config.data.data_dir={prepared}'),
-            *('--config.checkpoint_every=1', '--config.figure_count=0', f'--config.steps={steps}'),
-        ]
-        self._log = workdir / 'metrics.jsonl'
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-
-    def end(self, number: int, *, at: int, wait: float = 0) -> tuple[int, str]:
-        """Sends a signal some time after a step is logged; the exit code and stderr."""
-        try:
-            limit = time.monotonic() + 120
-            while self._last_step() < at and self._process.poll() is None:
-                assert time.monotonic() < limit, 'the run took no step'
-                time.sleep(0.002)
-            time.sleep(wait)
-            self._process.send_signal(number)
-            _, told = self._process.communicate(timeout=30)
-            return self._process.returncode, told
-        finally:
-            self._process.kill()
-
-    def _last_step(self) -> int:
-        if not self._log.exists():
-            return 0
-        rows = logs.read_metrics(self._log)
-        return max((row['step'] for row in rows), default=0)
-
-
-def killed_at(workdir: Path, prepared: str, seed: int, kills: int) -> None:
-    """Starts the run and kills it, again and again, later each time."""
-    rng = random.Random(seed)
-    for kill in range(kills):
-        at = 1 + kill * (STEPS - 2) // kills
-        code, told = Process(workdir, prepared).end(signal.SIGKILL, at=at, wait=rng.random() / 10)
-        assert code in (-signal.SIGKILL, 0), told
-
-
-def test_killed_runs_end_as_if_they_had_not_been(play, prepared, smoke_run, tmp_path):
-    straight = smoke_run(CROWD).workdir
-    killed_at(tmp_path, prepared, seed=0, kills=3)
-    play(tmp_path)
-    assert sha256_of(tmp_path) == sha256_of(straight)
-    assert result_of(tmp_path)['test/mae'] == result_of(straight)['test/mae']
-    assert_every_step_once(tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('seed', range(1, 5))
-def test_runs_killed_at_many_instants(play, prepared, smoke_run, tmp_path, seed):
-    killed_at(tmp_path, prepared, seed=seed, kills=5)
-    play(tmp_path)
-    assert sha256_of(tmp_path) == sha256_of(smoke_run(CROWD).workdir)
-    assert_every_step_once(tmp_path)
-
-
+@pytest.mark.fault(
+    row=2,
+    injected='SIGTERM, then SIGINT to the run that goes on',
+    outcome='the step ends, its state is saved, exit codes 143 and 130 in under 30 s; '
+    'the end has the bits of a run that never stopped',
+)
 def test_signals_save_the_state(play, prepared, longer, tmp_path):
     steps = STEPS + 4
     for number, name, at in ((signal.SIGTERM, 'SIGTERM', 2), (signal.SIGINT, 'SIGINT', 5)):
-        code, told = Process(tmp_path, prepared, steps=steps).end(number, at=at)
+        process = Process(command(tmp_path, prepared, steps), tmp_path)
+        code, told = process.end(number, at=at)
         assert code == 128 + number, told
         assert told.endswith(f'{name}: state saved; the same command goes on\n')
         assert 'Traceback' not in told
@@ -490,6 +451,7 @@ def test_signals_save_the_state(play, prepared, longer, tmp_path):
     assert_every_step_once(tmp_path, steps)
 
 
+@pytest.mark.fault(row=2, injected='a second SIGINT', outcome='it acts at once')
 def test_a_second_interrupt_acts_at_once():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with loop.stop_signals() as received:
@@ -501,6 +463,11 @@ def test_a_second_interrupt_acts_at_once():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.fault(
+    row=21,
+    injected='stdout and stderr into a pipe that is closed after a step, as by head',
+    outcome='the run goes on to its end, exit code 0',
+)
 def test_a_run_whose_output_nobody_reads_any_more_goes_on(prepared, tmp_path):
     """As with `2>&1 | head -4`: both streams lead into a pipe that is closed on the way."""
     command = [
@@ -522,6 +489,12 @@ def disk_limit():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.fault(
+    row=3,
+    injected='RLIMIT_FSIZE in the middle of a run',
+    outcome='an error with path and bytes; with room again the end has the bits of an '
+    'uninterrupted run',
+)
 # orbax's threads outlive the loop that they report to.
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 def test_a_run_goes_on_when_the_disk_has_room_again(play, begun, longer, disk_limit):
@@ -537,6 +510,11 @@ def test_a_run_goes_on_when_the_disk_has_room_again(play, begun, longer, disk_li
     assert_every_step_once(begun, STEPS + 4)
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='gradients that overflow from a step on',
+    outcome='stopped with the step and its examples; the last good checkpoint is kept',
+)
 def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     fields = {'optim__rate': 1e30, 'checkpoint_every': 1, 'max_bad_steps': 2, 'eval_every': 0}
     with pytest.raises(UserError) as caught:
@@ -560,6 +538,11 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     assert skipped == sorted(skipped) and skipped[-2:] == [1, 2]
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='bad gradients between two log lines',
+    outcome='stopped at the next one; nothing bad is saved',
+)
 def test_a_row_of_bad_gradients_between_log_lines_ends_the_run(play, tmp_path):
     fields = {'optim__rate': 1e30, 'max_bad_steps': 2, 'eval_every': 0}
     with pytest.raises(UserError, match=r'[3-7] non-finite gradients in a row by step 8 .its exam'):
@@ -581,6 +564,11 @@ def test_a_validation_that_overflows_has_no_numbers_and_no_traceback(play, tmp_p
     assert {'curves.png', 'ranked_set.png'} <= names and 'counts.png' not in names
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='parameters that overflow',
+    outcome='an error that names the array; each saved step is finite',
+)
 def test_parameters_that_overflow_are_never_saved(play, tmp_path):
     with pytest.raises(UserError, match=r'checkpoints/\d: .* is not finite, so it is not saved'):
         play(tmp_path, optim__rate=1e38, optim__clip_norm=0.0, checkpoint_every=1, eval_every=0)
@@ -599,6 +587,11 @@ def on_devices(run_main, count: int, workdir: Path, prepared: str, *fields: str)
     )
 
 
+@pytest.mark.fault(
+    row=16,
+    injected='1, then 8, then 1 virtual devices',
+    outcome='each step once; parameters within 1e-4 (relative) of a run on one device',
+)
 def test_a_run_goes_on_with_eight_devices_and_then_with_one(
     run_main, play, prepared, begun, longer
 ):

@@ -200,6 +200,11 @@ def test_a_group_whose_masks_are_false_weighs_nothing():
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a.params, b.params)
 
 
+@pytest.mark.fault(
+    row=6,
+    injected='NaN in a target of single batches',
+    outcome='skipped and counted; parameters and optimizer keep their bits',
+)
 def test_a_non_finite_gradient_is_skipped_and_counted():
     tx, batch = optax.adam(1e-3), made_batch()
     step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1)
@@ -232,6 +237,11 @@ def device_facts():
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.fault(
+    row=16,
+    injected='the step on 1 and 4 virtual devices',
+    outcome='loss and gradient close',
+)
 def test_four_devices_give_the_loss_and_gradient_of_one(device_facts):
     one, four = device_facts['1'], device_facts['4']
     assert four['loss'] == pytest.approx(one['loss'], rel=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import pathlib
 
 from data_prep import scores, tables
@@ -138,10 +139,10 @@ def _declared(table: tables.Table) -> tuple[float, float] | None:
 
 def _name(folder: pathlib.Path, text: str) -> str:
     """The text as it stands where that names a file, else without the blanks around it."""
-    if (folder / text).is_file():
+    if os.path.isfile(folder / text):
         return text
     stripped = text.strip()
-    if '\\' in stripped and not (folder / stripped).is_file():
+    if '\\' in stripped and not os.path.isfile(folder / stripped):
         raise ValueError(f'{stripped!r} is missing in {folder}; write / between folders')
     return stripped
 

@@ -1,6 +1,8 @@
 """Mini-batches and evaluated examples, read ahead by grain's threads or workers."""
 
+import concurrent.futures
 import functools
+import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +13,11 @@ from rank_ssl.config import Config, Data
 from rank_ssl.data.draws import EVALUATE, LABELED, RANKED, counter_rng
 from rank_ssl.data.records import Records
 from rank_ssl.data.splits import Splits
+from rank_ssl.errors import UserError
 from rank_ssl.types import Batch, RankedSet, Record, Task
+
+SILENCE = 600.0  # seconds without a batch after which a worker process counts as hung
+GOES_ON = 'the same command goes on from the last checkpoint'
 
 
 class Batches:
@@ -105,10 +111,14 @@ class Batches:
 
 
 class BatchIterator(Iterator[Batch]):
-    """Batches from step `start` on, made ahead by threads or worker processes."""
+    """Batches from step `start` on, made ahead by threads or worker processes.
+
+    `next` raises UserError where a worker process has died, and where none answers any more.
+    """
 
     def __init__(self, batches: Batches, data: Data, *, start: int = 0) -> None:
         self._next = start
+        self._waiter: concurrent.futures.ThreadPoolExecutor | None = None
         dataset = grain.MapDataset.source(batches)[start:]
         if data.workers:
             read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
@@ -116,14 +126,34 @@ class BatchIterator(Iterator[Batch]):
                 num_workers=data.workers, per_worker_buffer_size=data.prefetch
             )
             self._iterator = iter(dataset.to_iter_dataset(read).mp_prefetch(ahead))
+            # grain waits for a worker without end, so somebody else has to wait for grain.
+            self._waiter = concurrent.futures.ThreadPoolExecutor(1)
         else:
             read = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch)
             self._iterator = iter(dataset.to_iter_dataset(read))
 
     def __next__(self) -> Batch:
-        batch = Batch(**next(self._iterator))
+        made = next(self._iterator) if self._waiter is None else self._from_workers(self._waiter)
         self._next += 1
-        return batch
+        return Batch(**made)
+
+    def _from_workers(self, waiter: concurrent.futures.Executor) -> dict[str, np.ndarray]:
+        try:
+            return waiter.submit(next, self._iterator).result(SILENCE)
+        except TimeoutError:
+            _kill_workers()  # else they would be waited for once more
+            raise UserError(
+                f'the worker processes that make batches gave none for {SILENCE:g} s: set '
+                f'config.data.workers=0, or find out what they wait for; {GOES_ON}'
+            ) from None
+        except RuntimeError as error:
+            if 'Worker process was terminated' not in str(error):
+                raise
+            code = str(error).partition('exit code ')[2].split('.')[0]
+            raise UserError(
+                f'a worker process that makes batches has ended (exit code {code}): where memory '
+                f'was short, lower config.data.workers; {GOES_ON}'
+            ) from None
 
     @property
     def position(self) -> dict[str, int]:
@@ -135,7 +165,15 @@ class BatchIterator(Iterator[Batch]):
 
     def close(self) -> None:
         """Ends threads and worker processes."""
+        if self._waiter is not None:
+            self._waiter.shutdown()
         self._iterator.close()
+
+
+def _kill_workers() -> None:
+    for child in multiprocessing.active_children():
+        if child.name.startswith('grain-'):
+            child.kill()
 
 
 class Examples:

@@ -5,6 +5,7 @@ can't be seen in a file: torchvision's IMAGENET1K_FEATURES was trained with othe
 """
 
 import re
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable
@@ -27,7 +28,7 @@ TORCH_CONV = re.compile(r'(?P<prefix>(?:.*\.)?)features[._](?P<rest>\d+\..+)')
 _CHANNELS_CURE = 'use the weights of a VGG with 64, 128, 256, 512, 512 channels'
 UNREADABLE = (
     *(OSError, EOFError, ValueError, KeyError, RuntimeError, MemoryError, SyntaxError),
-    *(NotImplementedError, zipfile.BadZipFile, zlib.error, SafetensorError),
+    *(NotImplementedError, zipfile.BadZipFile, zlib.error, SafetensorError, tokenize.TokenError),
 )
 
 

@@ -40,6 +40,7 @@ def test_an_id_that_is_not_utf8_is_written_out(tmp_path):
     assert source._text(tmp_path / name, tmp_path) == 'caf\\xe9.jpg'
 
 
+@pytest.mark.fault(row=7, injected='odd images in a folder', outcome='prepared with their bytes')
 def test_odd_images_keep_their_bytes(tmp_path, run, read_back, picture):
     folder = tmp_path / 'my photos é'
     folder.mkdir()
@@ -62,6 +63,11 @@ def test_odd_images_keep_their_bytes(tmp_path, run, read_back, picture):
     assert record['partial'] is False and record['expected'] == {'train': 4}
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='an empty, a garbage and a truncated file in a folder',
+    outcome='listed with its path; --on_bad=skip leaves it out',
+)
 @pytest.mark.parametrize('content', [b'', b'no image at all', None])
 def test_a_bad_image_is_an_error_or_skipped(tmp_path, run, read_back, picture, content):
     folder = tmp_path / 'set'
@@ -91,6 +97,11 @@ def test_a_decompression_bomb_is_bad(tmp_path, run, picture):
     assert code == 2 and 'bomb.jpg: ' in err
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a folder without a usable image',
+    outcome='an error with the folder and the file',
+)
 def test_a_folder_without_images_or_with_bad_ones_alone_is_an_error(tmp_path, run):
     folder = tmp_path / 'set'
     folder.mkdir()

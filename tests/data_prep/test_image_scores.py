@@ -129,6 +129,11 @@ def test_what_spreadsheets_write_is_read(folder, prepare, read_back, picture):
     assert found == {'a.jpg': (2, '', '', 0), 'x, 2.jpg': (1.5, '', '', 3)}
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='odd images in a table of scores',
+    outcome='prepared with their bytes',
+)
 def test_odd_images_stay_with_their_bytes(folder, write, prepare, read_back):
     gray = np.arange(60, dtype=np.uint8).reshape(6, 10)
     Image.fromarray(np.stack([gray] * 4, -1), 'CMYK').save(folder / '1.tif')
@@ -177,6 +182,11 @@ def test_type_is_another_name_of_kind(write, prepare, read_back):
     assert labels(read_back(out.strip())[1]) == {'a.jpg': (1, '', 'blur', 0)}
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='a damaged image in a table of scores',
+    outcome='listed with its path; --on_bad=skip leaves it out',
+)
 def test_a_damaged_image_is_an_error_or_skipped(folder, prepare, read_back):
     (folder / 'a.jpg').write_bytes(b'no image')
     code, out, err = prepare()

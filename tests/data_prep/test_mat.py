@@ -52,6 +52,11 @@ def test_numbers_text_and_cells_keep_shape_and_type(reader, tmp_path):
     assert value['cell'][0, 1].dtype == np.uint8 and value['cell'][0, 1].tolist() == [[1, 2, 3]]
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='headers that crash scipy',
+    outcome='an error with the file; the parent lives and reads the next one',
+)
 @pytest.mark.parametrize(('at', 'value'), CRASHING)
 def test_a_file_that_crashes_scipy_is_named_and_the_next_one_is_read(reader, tmp_path, at, value):
     data = uncompressed(tmp_path / 'a.mat')
@@ -62,6 +67,11 @@ def test_a_file_that_crashes_scipy_is_named_and_the_next_one_is_read(reader, tmp
     assert 'image_info' in reader.read(tmp_path / 'a.mat')
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='a reading process that dies of SIGSEGV',
+    outcome='an error with the file and the signal',
+)
 def test_a_dying_child_is_named_by_its_signal(tmp_path):
     worker = tmp_path / 'worker.py'
     worker.write_text('import os, sys\nsys.stdin.readline()\nos.kill(os.getpid(), 11)\n')
@@ -73,6 +83,11 @@ def test_a_dying_child_is_named_by_its_signal(tmp_path):
         reader.read(tmp_path / 'a.mat')
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='a reading process that hangs',
+    outcome='ended, an error with the file',
+)
 def test_a_hanging_child_is_ended(tmp_path):
     worker = tmp_path / 'worker.py'
     pid_file = tmp_path / 'pid'
@@ -89,6 +104,7 @@ def test_a_hanging_child_is_ended(tmp_path):
         os.kill(int(pid_file.read_text()), 0)
 
 
+@pytest.mark.fault(row=9, injected='empty files and garbage', outcome='an error of one line')
 @pytest.mark.parametrize('content', [b'', b'garbage' * 30, b'\0' * 600])
 def test_garbage_is_an_error_of_one_line(reader, tmp_path, content):
     (tmp_path / 'a.mat').write_bytes(content)
@@ -111,11 +127,17 @@ def test_a_missing_file_is_named(reader, tmp_path):
         reader.read(tmp_path / 'none.mat')
 
 
+@pytest.mark.fault(row=9, injected='empty matrices of four shapes', outcome='no person')
 @pytest.mark.parametrize('shape', [(0, 2), (0, 0), (2, 0), (0,)])
 def test_empty_matrices_hold_no_point(tmp_path, shape):
     assert mat.as_points(np.zeros(shape), tmp_path).shape == (0, 2)
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='NaN and infinite points, other shapes',
+    outcome='an error with the file',
+)
 @pytest.mark.parametrize(
     ('value', 'message'),
     [

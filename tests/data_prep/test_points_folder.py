@@ -106,6 +106,11 @@ def test_the_fingerprint_reads_each_file_once(folder):
     )
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='no folder, another folder',
+    outcome='an error with the expected tree',
+)
 def test_no_folder_and_another_folder_are_errors_with_the_tree(folder, prepare, run, tmp_path):
     assert prepare()[0] == 0
     for args in ([], [f'--manual_dir={tmp_path / "nowhere"}']):
@@ -162,6 +167,11 @@ def test_points_are_on_the_upright_image(folder, prepare, read_back):
     assert (example['height'], example['width'], example['outside']) == (10, 6, 0)
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='a damaged image in a folder with points.csv',
+    outcome='listed with its path; --on_bad=skip leaves it out',
+)
 def test_a_bad_image_is_an_error_or_skipped(folder, prepare, read_back):
     (folder / 'train' / 'a.jpg').write_bytes(b'no image')
     code, out, err = prepare()

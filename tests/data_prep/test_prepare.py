@@ -119,6 +119,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(run, args, message):
     assert all(line.startswith('  ') for line in rest)
 
 
+@pytest.mark.fault(row=20, injected='--data_dir is a file', outcome='one line')
 def test_a_data_dir_that_is_a_file_is_one_line(start, tmp_path):
     (tmp_path / 'prepared').write_text('')
     process = start(*DRAWN)
@@ -262,6 +263,11 @@ def test_a_second_process_says_that_it_waits(start, tmp_path):
     assert process.returncode == 0 and out.strip() == str(place.final)
 
 
+@pytest.mark.fault(
+    row=1,
+    injected='kill -9 of a preparation',
+    outcome='nothing that looks ready; the next one prepares',
+)
 @pytest.mark.parametrize('delay', [0.0, 0.4])
 def test_a_killed_preparation_leaves_nothing_that_looks_ready(start, tmp_path, delay):
     args = ('synthetic_crowd', '--train=40', '--test=2')
@@ -281,6 +287,11 @@ def test_a_killed_preparation_leaves_nothing_that_looks_ready(start, tmp_path, d
     }
 
 
+@pytest.mark.fault(
+    row=2,
+    injected='SIGTERM and SIGINT to a preparation',
+    outcome='exit codes 143 and 130; nothing is left',
+)
 @pytest.mark.parametrize(('number', 'code'), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_ended_preparation_cleans_up(start, tmp_path, number, code):
     if signal.getsignal(number) is signal.SIG_IGN:
@@ -304,6 +315,7 @@ def test_a_record_spool_keeps_order_without_memory(tmp_path):
     assert list(spool) == sorted(data.items()) and spool.size == sum(map(len, data.values()))
 
 
+@pytest.mark.fault(row=21, injected='a preparation without stderr', outcome='it goes on')
 def test_a_closed_stderr_ends_no_preparation(tmp_path):
     command = [sys.executable, '-m', 'data_prep.prepare', 'synthetic_crowd', '--tiny=4']
     read, write = os.pipe()

@@ -78,6 +78,11 @@ def test_strays_are_ignored_and_reported(part, prepare):
     assert code == 0 and 'train: ignored 4 other files, such as ' in err
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='points outside the image',
+    outcome='moved or dropped, and reported',
+)
 def test_points_off_the_image_on_one_pixel_and_on_the_border(part, prepare, read_back):
     points = [[56.0, 40.0], [0.0, 0.0], [10.2, 5.1], [10.3, 5.2], [-0.7, 5.0], [-400.0, 5.0]]
     made.write_annotation(part / 'train_data/ground-truth/GT_IMG_1.mat', np.array(points))
@@ -92,6 +97,7 @@ def test_points_off_the_image_on_one_pixel_and_on_the_border(part, prepare, read
     assert record['outside'] == {'train': 1, 'test': 0} and record['persons']['train'] == 6 + 3 + 4
 
 
+@pytest.mark.fault(row=9, injected='zero persons', outcome='valid')
 @pytest.mark.parametrize('shape', [(0, 2), (0, 0)])
 def test_zero_persons_is_valid(part, prepare, read_back, shape):
     made.write_annotation(part / 'test_data/ground-truth/GT_IMG_2.mat', np.zeros(shape), count=0)
@@ -101,6 +107,7 @@ def test_zero_persons_is_valid(part, prepare, read_back, shape):
     assert example['count'] == 0 and example['points'].shape == (0, 2)
 
 
+@pytest.mark.fault(row=9, injected='a wrong count', outcome='reported; the points are used')
 def test_a_wrong_count_is_reported_and_the_points_are_used(part, prepare, read_back):
     truth = part / 'train_data/ground-truth/GT_IMG_1.mat'
     made.write_annotation(truth, np.ones((2, 2)), count=9)
@@ -132,6 +139,11 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='missing, empty, damaged, of version 7.3, NaN points, another content',
+    outcome='listed with its path; --on_bad=skip leaves it out',
+)
 @pytest.mark.parametrize('fault', FAULTS)
 def test_a_bad_annotation_is_an_error_or_skipped(part, prepare, read_back, fault):
     damage, message = FAULTS[fault]
@@ -155,6 +167,11 @@ def test_an_annotation_without_its_image_is_listed(part, prepare):
     assert code == 2 and 'GT_IMG_1.mat: its image' in err and 'IMG_1.jpg is missing' in err
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='images missing',
+    outcome='refused with the counts; --allow_partial takes it',
+)
 def test_an_incomplete_set_is_refused_or_taken_as_partial(part, prepare, read_back):
     (part / 'train_data/images/IMG_3.jpg').unlink()
     (part / 'train_data/ground-truth/GT_IMG_3.mat').unlink()
@@ -176,6 +193,11 @@ def test_a_missing_split_may_be_partial(part, prepare, read_back):
     assert code == 0 and read_back(out.strip())[0]['splits'] == {'train': 3}
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a data set that is not there',
+    outcome='an error with folder, command and tree',
+)
 def test_a_missing_set_names_the_folder_the_command_and_the_tree(tmp_path, prepare):
     code, out, err = prepare()
     first, *tree = err.splitlines()
@@ -186,6 +208,11 @@ def test_a_missing_set_names_the_folder_the_command_and_the_tree(tmp_path, prepa
     assert 'IMG_1.jpg ... IMG_3.jpg' in err and 'ground-truth' in err
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a folder of another name',
+    outcome='an error with the expected tree',
+)
 @pytest.mark.parametrize('wrong', ['images', 'ground-truth'])
 def test_a_wrong_layout_shows_the_tree(part, prepare, wrong):
     for split in ('train', 'test'):

@@ -121,6 +121,11 @@ FAULTS = {
 }
 
 
+@pytest.mark.fault(
+    row=9,
+    injected='missing, damaged and odd annotations',
+    outcome='listed with its path; --on_bad=skip leaves it out',
+)
 @pytest.mark.parametrize('fault', FAULTS)
 def test_a_bad_annotation_is_an_error_or_skipped(folder, prepare, read_back, fault):
     damage, message = FAULTS[fault]
@@ -153,6 +158,11 @@ def test_an_incomplete_set_is_refused_or_taken_as_partial(folder, prepare, read_
     assert code == 0 and read_back(out.strip())[0]['partial'] is True
 
 
+@pytest.mark.fault(
+    row=15,
+    injected='a data set that is not there',
+    outcome='an error with command and tree',
+)
 def test_a_missing_set_names_the_command_and_the_tree(prepare):
     code, out, err = prepare()
     first, *tree = err.splitlines()

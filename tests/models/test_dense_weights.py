@@ -155,6 +155,7 @@ def test_a_truncated_file_is_refused(tmp_path, kind):
     assert 'cannot be read' in refusal(path)
 
 
+@pytest.mark.fault(row=11, injected='an object array in an npz', outcome='refused, not unpickled')
 def test_objects_inside_an_npz_are_not_unpickled(tmp_path):
     path = tmp_path / 'w.npz'
     np.savez(path, **{'fc6/kernel': np.array([print], object)})

@@ -142,6 +142,11 @@ def test_a_missing_file_names_the_field(tmp_path):
     assert 'is not a file' in refusal(tmp_path)
 
 
+@pytest.mark.fault(
+    row=11,
+    injected='a pickle under each of its suffixes',
+    outcome='refused unopened, with the way to convert it',
+)
 @pytest.mark.parametrize('suffix', PICKLES)
 def test_a_pickle_is_refused_unopened_with_the_cure(tmp_path, suffix):
     path = tmp_path / f'vgg16{suffix}'
@@ -161,6 +166,7 @@ def test_a_width_with_weights_is_refused(tmp_path):
         load(tmp_path / 'w.npz', width=0.5)
 
 
+@pytest.mark.fault(row=11, injected='an object array in an npz', outcome='refused, not unpickled')
 def test_objects_inside_an_npz_are_not_unpickled(tmp_path):
     path = save_npz(tmp_path / 'w.npz', {'block1_conv1/kernel': np.array([print], object)})
     assert 'cannot be read' in refusal(path) and 'allow_pickle=False' in refusal(path)
@@ -192,6 +198,11 @@ def test_a_flipped_bit_in_an_npz_is_refused(tmp_path, convs):
     assert 'cannot be read' in refusal(path) and 'CRC' in refusal(path)
 
 
+@pytest.mark.fault(
+    row=11,
+    injected="an npy and torch's pickle archive named .npz",
+    outcome='refused',
+)
 def test_an_npy_or_a_torch_archive_named_npz_is_refused(tmp_path):
     with open(tmp_path / 'w.npz', 'wb') as file:
         np.save(file, np.zeros(3))

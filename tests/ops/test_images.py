@@ -63,6 +63,7 @@ def test_jpeg_pixels_are_those_of_pillow():
     np.testing.assert_array_equal(images.decode(data), np.asarray(Image.open(io.BytesIO(data))))
 
 
+@pytest.mark.fault(row=7, injected='grey', outcome='three equal channels')
 @pytest.mark.parametrize('form', ['PNG', 'JPEG', 'BMP', 'TIFF', 'GIF', 'PPM'])
 def test_gray_becomes_three_equal_channels(form):
     decoded = images.decode(_encode(_of(_GRAY, 'L'), form))
@@ -78,6 +79,7 @@ def test_one_bit_becomes_black_and_white():
     np.testing.assert_array_equal(decoded, np.repeat(bits[..., None] * 255, 3, axis=-1))
 
 
+@pytest.mark.fault(row=7, injected='16-bit grey', outcome='scaled to 8 bit')
 @pytest.mark.parametrize('form', ['PNG', 'TIFF', 'PPM'])
 def test_16_bit_gray_is_divided_by_257_not_clipped(form):
     wide = np.array([[0, 128, 129, 256, 257], [385, 386, 32768, 65406, 65535]], np.uint16)
@@ -107,6 +109,7 @@ def test_lab_becomes_rgb():
     assert images.decode(data).min() >= 254
 
 
+@pytest.mark.fault(row=7, injected='a palette', outcome='its colours')
 @pytest.mark.parametrize('form', ['PNG', 'GIF', 'BMP', 'TIFF'])
 def test_palette_becomes_its_colours(form):
     colours = np.array([[255, 0, 0], [0, 200, 10], [3, 4, 250], [9, 9, 9]], np.uint8)
@@ -116,6 +119,7 @@ def test_palette_becomes_its_colours(form):
     np.testing.assert_array_equal(images.decode(_encode(image, form)), colours[index])
 
 
+@pytest.mark.fault(row=7, injected='CMYK', outcome='RGB')
 @pytest.mark.parametrize('form', ['TIFF', 'JPEG'])
 def test_cmyk_becomes_rgb(form):
     # Cyan, magenta, yellow, key: full ink of one takes its complement out of white.
@@ -128,6 +132,7 @@ def test_cmyk_becomes_rgb(form):
     assert np.abs(decoded[4, 8::16] - expected).max() <= 6
 
 
+@pytest.mark.fault(row=7, injected='an alpha channel', outcome='laid over white')
 @pytest.mark.parametrize('form', ['PNG', 'TIFF', 'WEBP'])
 def test_alpha_is_laid_over_white(form):
     rgba = np.zeros((1, 3, 4), np.uint8)
@@ -162,6 +167,7 @@ def test_premultiplied_alpha_is_laid_over_white(mode, pixel, expected):
     assert np.abs(images.decode(bytes(data)).astype(int) - expected).max() <= 2
 
 
+@pytest.mark.fault(row=7, injected='an animation', outcome='its first frame')
 @pytest.mark.parametrize('form', ['GIF', 'PNG', 'WEBP', 'TIFF'])
 def test_animation_gives_its_first_frame(form):
     frames = [Image.new('RGB', (12, 10), colour) for colour in ('red', 'lime', 'blue')]
@@ -191,6 +197,7 @@ _UPRIGHT = {
 }
 
 
+@pytest.mark.fault(row=7, injected='each EXIF orientation', outcome='upright, turned once')
 @pytest.mark.parametrize('form', ['PNG', 'TIFF', 'WEBP'])
 @pytest.mark.parametrize('orientation', list(_UPRIGHT))
 def test_exif_orientation_is_applied_once(form, orientation):
@@ -217,12 +224,14 @@ def test_broken_exif_leaves_the_pixels_as_stored(exif):
     np.testing.assert_array_equal(broken, plain)
 
 
+@pytest.mark.fault(row=7, injected='1x1 px', outcome='one pixel')
 def test_one_pixel_image():
     assert images.decode(_encode(Image.new('RGB', (1, 1), (7, 8, 9)), 'PNG')).tolist() == [
         [[7, 8, 9]]
     ]
 
 
+@pytest.mark.fault(row=7, injected='empty files and garbage', outcome='an error of one line')
 @pytest.mark.parametrize(
     'data',
     [b'', b'\0', b'garbage' * 100, b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n', b'P6\n3 3\n255\n'],
@@ -243,6 +252,7 @@ def test_other_formats_are_refused():
             images.decode(_encode(image, form))
 
 
+@pytest.mark.fault(row=7, injected='each format cut off', outcome='an error of one line')
 @pytest.mark.parametrize('form', ['JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'PPM'])
 @pytest.mark.parametrize('share', [0.1, 0.5, 0.9])
 def test_truncated_files_are_refused(form, share):
@@ -258,6 +268,11 @@ def _small_files() -> list[bytes]:
     return [*files, _encode(gif, 'GIF'), _encode(_of(_GRAY.astype(np.uint16), 'I;16'), 'PNG')]
 
 
+@pytest.mark.fault(
+    row=7,
+    injected='200 mutations of each format (hypothesis)',
+    outcome='pixels or an error of one line',
+)
 @pytest.mark.filterwarnings('ignore')
 @hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
 @hypothesis.given(
