@@ -12,7 +12,7 @@ import pathlib
 from typing import Any
 
 from rank_ssl.errors import UserError
-from rank_ssl.types import ActiveTask, Task
+from rank_ssl.types import Task, active_task
 
 MODES = ('train', 'evaluate', 'active')
 # finetune: ranking, then regression from its parameters; ridge: frozen features, no training.
@@ -243,11 +243,7 @@ class Config:
             raise UserError(f'config.active.dropout={active.dropout} must be below 1; use 0.2')
         if self.mode != 'active':
             return
-        if not isinstance(self.task, ActiveTask):
-            raise UserError(
-                f'config.mode=active: the task {type(self.task).__name__} has no unit_of and no '
-                'certainty_set; write them, as rank_ssl/types.py says'
-            )
+        active_task(self.task)
         if self.data.labels:
             raise UserError(
                 f'config.data.labels={self.data.labels} fixes the labels, config.mode=active '
@@ -336,6 +332,12 @@ def differences(old: dict, new: dict, *, prefix: str = '') -> dict[str, tuple[An
         elif a != b:
             found[f'{prefix}{name}'] = (a, b)
     return found
+
+
+def changes(old: dict, new: dict) -> dict[str, str]:
+    """The `differences` in words, by field."""
+    found = differences(old, new)
+    return {name: f'config.{name} from {a} to {b}' for name, (a, b) in found.items()}
 
 
 def arguments(

@@ -9,7 +9,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, logs, parallel
-from rank_ssl.config import EVALUATION, HARMLESS, Config, differences
+from rank_ssl.config import EVALUATION, HARMLESS, Config, changes
 from rank_ssl.data import Batches, BatchIterator, Splits, view_shapes
 from rank_ssl.errors import UserError
 from rank_ssl.evaluate import Evaluator
@@ -17,7 +17,7 @@ from rank_ssl.loop import Loop, Run, stop_signals
 from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import make_apply
 from rank_ssl.optimizer import make_optimizer
-from rank_ssl.step import create_state, make_train_step, step_of
+from rank_ssl.step import compiled_lean, create_state, make_train_step, step_of
 
 __all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
 
@@ -125,7 +125,7 @@ def train(run: Run) -> None:
     config = run.config
     padded, parts = parallel.layout(config.groups, run.mesh.devices.size, config.accumulate)
     batches = Batches(config, run.splits, parallel.process_groups(padded, run.mesh))
-    step_fn = step_of(config, run.tx, mesh=run.mesh, parts=parts)
+    step_fn = compiled_lean(step_of(config, run.tx, mesh=run.mesh, parts=parts))
     first, start, best = jax.process_index() == 0, run.start or 0, run.workdir / 'best'
     if first:
         # Of a start that was killed before its next save: those steps are taken again.
@@ -153,9 +153,8 @@ def train(run: Run) -> None:
 def _check_same_run(
     config: Config, workdir: pathlib.Path, splits: Splits, meta: dict[str, Any]
 ) -> None:
-    changed = differences(meta['config'], config.to_dict())
+    words = changes(meta['config'], config.to_dict())
     free = EVALUATION if config.mode == 'evaluate' else HARMLESS
-    words = {name: f'config.{name} from {a} to {b}' for name, (a, b) in changed.items()}
     refused = [word for name, word in words.items() if name not in HARMLESS + free]
     if refused:
         raise UserError(

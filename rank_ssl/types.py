@@ -14,6 +14,8 @@ import jax
 import numpy as np
 import optax
 
+from rank_ssl.errors import UserError
+
 # One example of a prepared data set: 'image' u8[H, W, 3] (decoded), 'id' str, 'index' int (its
 # place in the records read), and the data set's own annotations, e.g. 'points' f32[P, 2] in px, or
 # what a ladder store keeps beside the image, as bytes.
@@ -166,3 +168,13 @@ class ActiveTask(Task, Protocol):
 
     def certainty_set(self, rng: np.random.Generator, records: Sequence[Record]) -> RankedSet:
         """Images of one unit, whose records these are, of a known (partial) order (eq. 15)."""
+
+
+def active_task(task: Task) -> ActiveTask:
+    """The task as one that can be asked. Raises UserError for another."""
+    if not isinstance(task, ActiveTask):
+        raise UserError(
+            f'the task {type(task).__name__} has no unit_of and no certainty_set, which active '
+            'learning reads: write them, as rank_ssl/types.py says'
+        )
+    return task

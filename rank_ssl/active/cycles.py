@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +19,13 @@ from rank_ssl.active.acquired import Acquired, log, read, write_csv
 from rank_ssl.active.measures import Measures
 from rank_ssl.active.photos import show
 from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen
-from rank_ssl.config import HARMLESS, Active, Config, differences
+from rank_ssl.config import HARMLESS, Active, Config, changes
 from rank_ssl.data import ACQUIRE, Prepared, Splits, Units, counter_rng, load_splits
 from rank_ssl.errors import UserError
 from rank_ssl.results import facts
 
 FIRST, RULE = 0, 1  # uses of the draws that are of no unit
+NONE: dict[str, Any] = {'tied_at_cut': None, 'certainty': None}  # of a training that asks nothing
 
 
 def run_cycles(
@@ -32,11 +33,14 @@ def run_cycles(
     workdir: pathlib.Path,
     everything: Splits,
     prepared: tuple[Prepared, Sequence[Prepared]],
+    *,
+    accepted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """T cycles and a last training; what result.json holds: the last numbers and the curve.
 
     `everything` are the splits with a label on every training image: who may be labeled. Raises
-    UserError where the workdir holds cycles of another config or of other data.
+    UserError where the workdir holds cycles of another config or of other data. `accepted` is as in
+    `stages.run_stages`.
     """
     units = Units(config.task, everything.labeled)
     _check_workdir(config, workdir)
@@ -47,7 +51,7 @@ def run_cycles(
         stage = _stage(config, workdir, cycle)
         splits = load_splits(stage, *prepared, labeled_ids=units.ids(labeled))
         folder = workdir / f'cycle_{cycle}'
-        result, found = _cycle(config, stage, folder, splits, units, labeled)
+        result, found = _cycle(config, stage, folder, splits, units, labeled, accepted)
         _forget(workdir, cycle)
         curve.append(_point(cycle, result, labeled, units) | (found.summary() if found else NONE))
         if found is None:
@@ -65,6 +69,7 @@ def _cycle(
     splits: Splits,
     units: Units,
     labeled: np.ndarray,
+    accepted: Callable[[], None],
 ) -> tuple[dict[str, Any], Acquired | None]:
     """Trains and asks, as far as it has not been done; the last cycle asks nothing."""
     cycle = stage.first_step // config.steps
@@ -76,16 +81,13 @@ def _cycle(
         say(f'cycle {cycle} is finished')
         return done, known
     folder.mkdir(exist_ok=True)
-    run, result = stages.run_stages(stage, folder, splits)
+    run, result = stages.run_stages(stage, folder, splits, accepted=accepted)
     if last:
         return result, None
     say(f'cycle {cycle}: asking {len(units)} units')
     found = _ask(config, run, units, labeled, cycle)
     write_csv(folder / 'acquisition.csv', found.rows())
     return result, found
-
-
-NONE: dict[str, Any] = {'tied_at_cut': None, 'certainty': None}
 
 
 def added(units: int, share: float) -> int:
@@ -154,10 +156,9 @@ def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
     path, wanted = workdir / 'config.json', config.to_dict()
     free = (*HARMLESS, 'active.cycles')  # more of them go on where the others ended
     if path.exists():
-        changed = differences(json.loads(path.read_text()), wanted)
-        words = [f'config.{n} from {a} to {b}' for n, (a, b) in changed.items() if n not in free]
-        if 'steps' in changed:
-            words.append('config.steps from {} to {}'.format(*changed['steps']))
+        changed = changes(json.loads(path.read_text()), wanted)
+        # The steps of each training are part of what it is.
+        words = [word for name, word in changed.items() if name not in free or name == 'steps']
         if words:
             raise UserError(
                 f'--workdir={workdir} holds cycles of another config, {"; ".join(words)}: use its '

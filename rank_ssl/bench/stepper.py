@@ -97,7 +97,7 @@ def make_ours(setting: Setting) -> Framework:
     from rank_ssl.models import make_network
     from rank_ssl.models.network import make_apply
     from rank_ssl.parallel import make_mesh, replicate, to_devices
-    from rank_ssl.step import create_state, make_train_step
+    from rank_ssl.step import compiled_lean, create_state, make_train_step
     from rank_ssl.tasks.crowd import Crowd
     from rank_ssl.types import Batch
 
@@ -128,7 +128,7 @@ def make_ours(setting: Setting) -> Framework:
     }
     batch = to_devices(Batch(**fields), mesh)
     del params, made
-    train_step = make_train_step(task, tx, rank_weight=0, margin=0, mesh=mesh)
+    train_step = compiled_lean(make_train_step(task, tx, rank_weight=0, margin=0, mesh=mesh))
 
     def step() -> float:
         nonlocal state

@@ -8,8 +8,7 @@ import numpy as np
 from rank_ssl.data.batches import Examples, read_ahead
 from rank_ssl.data.draws import ACQUIRE, counter_rng
 from rank_ssl.data.records import Records
-from rank_ssl.errors import UserError
-from rank_ssl.types import ActiveTask, Task, Views
+from rank_ssl.types import Task, Views, active_task
 
 
 class Units:
@@ -76,16 +75,6 @@ class CertaintySets:
     def read(self, places: Sequence[int], threads: int) -> Iterator[dict[str, Any]]:
         """The units at these places of those asked, made ahead by threads."""
         return read_ahead(self, places, threads)
-
-
-def active_task(task: Task) -> ActiveTask:
-    """The task as one that can be asked. Raises UserError for another."""
-    if not isinstance(task, ActiveTask):
-        raise UserError(
-            f'the task {type(task).__name__} has no unit_of and no certainty_set, which active '
-            'learning reads: write them, as rank_ssl/types.py says'
-        )
-    return task
 
 
 def sampled_pairs(
