@@ -44,7 +44,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     if not first:
         return
     print_result(result, workdir)
-    if config.mode != 'evaluate':
+    if config.mode != 'evaluate' and (REPRODUCE.value or (workdir / 'reproduce.json').exists()):
         from rank_ssl import reproduce
 
         noted = reproduce.complete(workdir, result)
@@ -62,18 +62,23 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     with _first_process_first():
         prepared = data.prepare(config, str(workdir))
     splits = data.load_splits(config, *prepared)
-    if jax.process_index() == 0 and config.mode != 'evaluate':
-        reproduce.note(config, workdir, splits)
+
+    def note() -> None:
+        if jax.process_index() == 0:
+            reproduce.note(config, workdir, splits)
+
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
     if config.regime == 'ridge':
         if done := anchor.finished(config, workdir, splits):
             say('nothing to do: these features are fitted')
             return done
-        return anchor.run_anchor(config, workdir, splits)
+        result = anchor.run_anchor(config, workdir, splits)
+        note()
+        return result
     if config.mode == 'active':
-        return cycles.run_cycles(config, workdir, splits, prepared)
-    return stages.run_stages(config, workdir, splits).result
+        return cycles.run_cycles(config, workdir, splits, prepared, accepted=note)
+    return stages.run_stages(config, workdir, splits, accepted=note).result
 
 
 def print_result(result: dict[str, Any], workdir: pathlib.Path) -> None:

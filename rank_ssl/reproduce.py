@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from rank_ssl import logs, restore
-from rank_ssl.config import HARMLESS, Config, differences
+from rank_ssl.config import Config
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
 from rank_ssl.results import PACKAGES
@@ -40,21 +40,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def note(config: Config, workdir: pathlib.Path, splits: Splits) -> None:
-    """Writes reproduce.json at the first start of a run, and what differs in a later one.
-
-    Raises UserError where the pretrained weights that a first start needs are not there.
-    """
+    """Writes reproduce.json at the first start of a run, and what differs in a later one."""
     path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
-    if not begun:
-        config.model.weights_path()
     now = facts(config, splits)
     if not begun or not path.exists():
         logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
         return
     noted = json.loads(path.read_text())
-    other = differences(noted['config'], now['config']).keys() - set(HARMLESS)
-    if other or now['data_fingerprint'] != noted['data_fingerprint']:
-        return  # it will be refused
     if now['weights_sha256'] is None:
         now['weights_sha256'] = noted['weights_sha256']  # a run that goes on needs no weights
     changed = {n: value for n, value in now.items() if n != 'git' and value != noted[n]}
@@ -64,8 +56,13 @@ def note(config: Config, workdir: pathlib.Path, splits: Splits) -> None:
 
 
 def complete(workdir: pathlib.Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Adds the hash of the final parameters; what the file then holds."""
+    """Adds the hash of the final parameters; what the file then holds.
+
+    Raises UserError for a finished run that noted nothing, by another version.
+    """
     path = workdir / NAME
+    if not path.exists():
+        raise UserError(f'{workdir} holds a finished run without {NAME}: use another --workdir')
     noted: dict[str, Any] = json.loads(path.read_text())
     noted['params_sha256'] = result.get('params_sha256')
     logs.write_json(path, noted)

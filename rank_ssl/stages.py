@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -20,8 +21,18 @@ class Finished(NamedTuple):
     result: dict[str, Any]
 
 
-def run_stages(config: Config, workdir: pathlib.Path, splits: Splits) -> Finished:
-    """The last stage of a config; the ones before it are run in folders of the workdir (3.2)."""
+def run_stages(
+    config: Config,
+    workdir: pathlib.Path,
+    splits: Splits,
+    *,
+    accepted: Callable[[], None] = lambda: None,
+) -> Finished:
+    """The last stage of a config; the ones before it are run in folders of the workdir (3.2).
+
+    `accepted` is called when a run has been made that the workdir and the weights allow, before it
+    trains.
+    """
     say = logs.Progress(config.steps).message
     *before, last = config.stages() if config.mode == 'train' else [config]
     for stage in before:
@@ -31,11 +42,17 @@ def run_stages(config: Config, workdir: pathlib.Path, splits: Splits) -> Finishe
             continue  # the last stage has begun: what it began from stays as it was
         say(f'stage {stage.regime} in {folder}')
         folder.mkdir(exist_ok=True)
-        run_stage(stage, folder, splits)
-    return run_stage(last, workdir, splits)
+        run_stage(stage, folder, splits, accepted=accepted)
+    return run_stage(last, workdir, splits, accepted=accepted)
 
 
-def run_stage(config: Config, workdir: pathlib.Path, splits: Splits) -> Finished:
+def run_stage(
+    config: Config,
+    workdir: pathlib.Path,
+    splits: Splits,
+    *,
+    accepted: Callable[[], None] = lambda: None,
+) -> Finished:
     """One regime from its first step, or from where its workdir left it, to its results."""
     say = logs.Progress(config.steps).message
     this = train.create_run(config, workdir, splits)
@@ -50,6 +67,7 @@ def run_stage(config: Config, workdir: pathlib.Path, splits: Splits) -> Finished
             return Finished(this, done)
         if jax.process_index() == 0:
             logs.write_json(workdir / 'config.json', config.to_dict())
+        accepted()
         train.train(this)
     sha256 = checkpoint.params_sha256(this.state.params)
     train.restore_best(this)
