@@ -11,7 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_prep.source import BadFile, Item, Scale, Source, read_image, score_features
-from data_prep.tables import Table, number
+from data_prep.tables import Table
+from rank_ssl.tables import number
 
 if TYPE_CHECKING:
     import numpy as np

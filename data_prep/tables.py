@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 from data_prep.source import BAD_SHOWN
 from rank_ssl.errors import UserError
+from rank_ssl.tables import rows
 
 SHOWN = 60  # characters of a header that is not ours
 
@@ -78,15 +78,6 @@ def read(path: pathlib.Path) -> Table:
     return table
 
 
-def number(text: str) -> float:
-    """The finite number in a text, else nan; Python's 1_000 is none."""
-    try:
-        value = math.nan if '_' in text else float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
 def _without_empty_end(fields: list[str], least: int) -> list[str]:
     while len(fields) > least and not fields[-1].strip():
         fields = fields[:-1]
@@ -95,19 +86,13 @@ def _without_empty_end(fields: list[str], least: int) -> list[str]:
 
 def _lines(path: pathlib.Path) -> Iterator[tuple[int, list[str]]]:
     """(row number, fields) of each row that is not empty."""
-    row = 1
     with path.open(encoding='utf-8-sig', newline='') as file:
-        reader = csv.reader(file, strict=True)
         try:
-            for fields in reader:
-                if any(field.strip() for field in fields):
-                    yield row, fields
-                row = reader.line_num + 1
+            yield from rows(file)
         except UnicodeDecodeError:
             raise UserError(f'{path} is not UTF-8 text; save it as CSV in UTF-8') from None
         except csv.Error as error:
-            cure = 'check its double quotes'
-            raise UserError(f'{path} row {row}: {error}; {cure}') from None
+            raise UserError(f'{path} row {error}; check its double quotes') from None
 
 
 def raise_faults(path: pathlib.Path, faults: Sequence[Fault], *, unit: str = 'row') -> None:

@@ -225,6 +225,26 @@ class Evaluator:
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Evaluation:
         """The predictions of all examples; the first `draw` are kept with their images."""
+        predicted, drawn = self.predictions(params, examples, draw=draw, progress=progress)
+        records = examples.annotations
+        true = np.array([self._task.label(record) for record in records])
+        return Evaluation(
+            records=records,
+            true=true,
+            predicted=predicted,
+            metrics=self._metrics(predicted, true, records),
+            drawn=drawn,
+        )
+
+    def predictions(
+        self,
+        params: Any,
+        examples: Examples,
+        *,
+        draw: int = 0,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> tuple[np.ndarray, list[Prediction]]:
+        """f of all examples, which need no label, f64[N]; the first `draw` with their images."""
         shapes = examples.shapes()
         predicted = np.full(len(shapes), np.nan)
         drawn: dict[int, Prediction] = {}
@@ -238,15 +258,7 @@ class Evaluator:
                     )
             done += len(places)
             progress(done, len(shapes))
-        records = examples.annotations
-        true = np.array([self._task.label(record) for record in records])
-        return Evaluation(
-            records=records,
-            true=true,
-            predicted=predicted,
-            metrics=self._metrics(predicted, true, records),
-            drawn=[drawn[place] for place in sorted(drawn)],
-        )
+        return predicted, [drawn[place] for place in sorted(drawn)]
 
     def _metrics(
         self, predicted: np.ndarray, true: np.ndarray, records: list[Record]

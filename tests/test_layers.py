@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ('__init__', 'errors', 'types', 'config'),
-    ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops'),
+    ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops', 'tables'),
     ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train', 'restore'),
@@ -57,10 +57,10 @@ SIBLINGS = {
 ONLY = {'tensorflow_datasets': {'data'}, 'grain': {'data'}}
 
 # NumPy code, imported by data preparation and by workers that must start fast.
-NO_JAX = {'ops', 'metrics', 'plots', 'logs'}
+NO_JAX = {'ops', 'metrics', 'plots', 'logs', 'tables'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
-PREPARATION = {'errors', 'metrics', 'ops', 'plots'}
+PREPARATION = {'errors', 'metrics', 'ops', 'plots', 'tables'}
 EXPERIMENTS = {'config', 'tasks'}
 
 
@@ -175,9 +175,9 @@ def test_the_table_and_the_tree_are_looked_at():
         (
             'data_prep/ucsd/a.py',
             'from rank_ssl.config import Config',
-            'errors, metrics, ops, plots of rank_ssl only',
+            'errors, metrics, ops, plots, tables of rank_ssl only',
         ),
-        ('data_prep/a.py', 'import rank_ssl', 'errors, metrics, ops, plots of rank_ssl only'),
+        ('data_prep/a.py', 'import rank_ssl', 'errors, metrics, ops, plots, tables of rank_ssl only'),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, path, code, fault):

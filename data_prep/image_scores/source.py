@@ -11,6 +11,7 @@ from data_prep.image_folder.source import walk
 from data_prep.scores import OPTIONAL, Entry, ScoreSource
 from data_prep.source import Item, Listing, Scale
 from rank_ssl.errors import UserError
+from rank_ssl.tables import number
 
 TABLE = 'scores.csv'
 # The score column's name says which way the scores run.
@@ -128,7 +129,7 @@ def _declared(table: tables.Table) -> tuple[float, float] | None:
         return None
     words = table.comment.removeprefix('#').split()
     if len(words) == 3 and words[0].lower() == 'range':
-        low, high = map(tables.number, words[1:])
+        low, high = map(number, words[1:])
         if low < high:  # false for nan
             return low, high
     raise UserError(

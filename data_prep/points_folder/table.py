@@ -9,6 +9,7 @@ from collections.abc import Container, Iterable, Mapping
 
 from data_prep import tables
 from rank_ssl.errors import UserError
+from rank_ssl.tables import number
 
 HEADER = ['image', 'x', 'y']
 
@@ -61,7 +62,7 @@ def parse(fields: Mapping[str, str]) -> tuple[str, Point | None]:
 
 
 def _number(axis: str, text: str) -> float:
-    value = tables.number(text)
+    value = number(text)
     if math.isnan(value):
         cure = 'write px such as 12.5, or leave both empty for an image without people'
         raise ValueError(f'{axis}={text!r} is not a finite number; {cure}')

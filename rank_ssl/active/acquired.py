@@ -34,8 +34,8 @@ class Acquired:
             {
                 'unit': name,
                 'where': 'pool' if self.pool[n] else 'labeled',
-                'certainty': _text(self.certainty[n]),
-                'value': _text(self.values[n]),
+                'certainty': text_of(self.certainty[n]),
+                'value': text_of(self.values[n]),
                 'chosen': order.get(n, 0),
             }
             for n, name in enumerate(self.names)
@@ -95,8 +95,8 @@ def log(acquired: Sequence[Acquired]) -> list[dict[str, Any]]:
         {
             'cycle': cycle,
             'unit': found.names[n],
-            'certainty': _text(found.certainty[n]),
-            'value': _text(found.values[n]),
+            'certainty': text_of(found.certainty[n]),
+            'value': text_of(found.values[n]),
         }
         for cycle, found in enumerate(acquired)
         for n in found.taken
@@ -107,7 +107,7 @@ def _saturation(certainty: np.ndarray) -> dict[str, float]:
     return {'mean': float(np.nanmean(certainty)), 'ones': float(np.mean(certainty == 1))}
 
 
-def _text(value: float) -> str:
+def text_of(value: float) -> str:
     """A number that reads back as the same bits; empty for nan."""
     return '' if np.isnan(value) else repr(float(value))
 

@@ -10,6 +10,7 @@ import numpy as np
 from rank_ssl.active import tables
 from rank_ssl.errors import UserError
 from rank_ssl.ops import images
+from rank_ssl.tables import number
 
 UNITS = ('score', 'mos', 'dmos')  # names of a column of scores; of the last less is better
 Point = tuple[str, str]  # (x, y) px as they are written
@@ -64,7 +65,7 @@ def point_of(x: str, y: str, shape: tuple[int, int]) -> Point | None:
     if not x and not y:
         return None
     for axis, text, side in (('x', x, shape[1]), ('y', y, shape[0])):
-        if np.isnan(value := tables.number(text)):
+        if np.isnan(value := number(text)):
             cure = 'write px such as 12.5, or leave both empty for an image without people'
             raise ValueError(f'{axis}={text!r} is no number; {cure}')
         if not 0 <= value <= side:
@@ -74,7 +75,7 @@ def point_of(x: str, y: str, shape: tuple[int, int]) -> Point | None:
 
 def score_of(unit: str, text: str, limits: tuple[float, float] | None) -> float:
     """The score in a text; ValueError where it is no number of 32 bits within the limits."""
-    value = tables.number(text)
+    value = number(text)
     try:
         struct.pack('<f', value)
     except OverflowError:
@@ -93,9 +94,9 @@ def limits_of(comment: str) -> tuple[float, float] | None:
     words = comment.removeprefix('#').split()
     if len(words) != 3 or words[0].lower() != 'range':
         return None
-    return tables.number(words[1]), tables.number(words[2])
+    return number(words[1]), number(words[2])
 
 
 def numbers_of(point: Point) -> tuple[float, float]:
     """(x, y) of a point that is written so."""
-    return tables.number(point[0]), tables.number(point[1])
+    return number(point[0]), number(point[1])

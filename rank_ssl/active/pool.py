@@ -1,30 +1,28 @@
 """A person's own photos: a finished run says which of them to label next."""
 
 import contextlib
-import csv
-import io
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from rank_ssl import checkpoint, logs, parallel, plots
+from rank_ssl import checkpoint, parallel, plots
+from rank_ssl.active.acquired import text_of, write_csv
 from rank_ssl.active.measures import Measures
 from rank_ssl.active.photos import Photos, prepare, show, without
 from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen, tied_at_cut
 from rank_ssl.config import Config
 from rank_ssl.data import ACQUIRE, Records, counter_rng
 from rank_ssl.errors import UserError
-from rank_ssl.evaluate import Sweep, tiled
+from rank_ssl.evaluate import Evaluator
 from rank_ssl.models.build import build_network
 from rank_ssl.models.network import Network, Params, init_params, make_apply
 from rank_ssl.ops import images
-from rank_ssl.types import ActiveTask, Task
+from rank_ssl.types import Task
 
 THUMBNAIL = 320  # px, longer side
 
@@ -53,7 +51,7 @@ def ask(
     """
     trained = load_trained(config, run_folder(workdir))
     records = without(prepare(config, workdir, folder), skip)
-    photos = Photos(cast(ActiveTask, config.task), records)
+    photos = Photos(config.task, records)
     mesh = parallel.make_mesh()
     trained = trained._replace(params=parallel.replicate(trained.params, mesh))
     predicted = predictions(config, trained, mesh, photos, progress=show('predicting'))
@@ -77,8 +75,8 @@ def ask(
     rows = _rows(photos.names, order, certainty, values, predicted)
     target = workdir / 'to_label' / f'{folder.resolve().name}-{rule}'
     target.mkdir(parents=True, exist_ok=True)
-    _write(target / 'to_label.csv', rows[:count])
-    _write(target / 'all.csv', rows)
+    write_csv(target / 'to_label.csv', rows[:count])
+    write_csv(target / 'all.csv', rows)
     figure = _sheet(config.task, records, order[:count], rows, rule)
     plots.save(figure, target / 'sheet.png')
     _say(target, count, tied_at_cut(values, order[:count]), certainty)
@@ -92,8 +90,8 @@ def _rows(names: Sequence[str], order: np.ndarray, *columns: np.ndarray) -> list
         {
             'rank': rank,
             'file': names[n],
-            'certainty': _text(certainty[n]),
-            'value': _text(values[n]),
+            'certainty': text_of(certainty[n]),
+            'value': text_of(values[n]),
             'predicted': f'{predicted[n]:.6g}',
         }
         for rank, n in enumerate(order.tolist(), 1)
@@ -137,24 +135,16 @@ def predictions(
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
     """f of each photo, the mean over its views, f64[N]; the sign as the network has it."""
-    task, tile = config.task, config.eval_tile
-    apply_fn: Callable = make_apply(trained.network)
-    forward = tiled(apply_fn, tile) if tile else apply_fn
-
-    def scores(params: Params, views: jax.Array, valid: jax.Array) -> jax.Array:
-        def one(image: jax.Array, valid: jax.Array) -> Any:
-            return forward(params, image, valid=valid)
-
-        return task.score(jax.vmap(jax.vmap(one, (0, None)))(views, valid)).astype(jnp.float32)
-
-    sweep = Sweep(scores, mesh, batch=config.eval_batch, threads=config.data.threads, tile=tile)
-    found, done = np.full(len(photos), np.nan), 0
-    for seen in sweep(trained.params, photos.examples(task, config.seed)):
-        values = np.asarray(seen.outputs, np.float64).mean(1)
-        found[seen.places] = values[: len(seen.places)]
-        done += len(seen.places)
-        progress(done, len(found))
-    return found
+    evaluator = Evaluator(
+        config.task,
+        make_apply(trained.network),
+        mesh,
+        batch=config.eval_batch,
+        threads=config.data.threads,
+        tile=config.eval_tile,
+    )
+    examples = photos.examples(config.task, config.seed)
+    return evaluator.predictions(trained.params, examples, progress=progress)[0]
 
 
 def _sheet(
@@ -169,19 +159,6 @@ def _sheet(
         # A line each: what is longer than a picture is wide loses its beginning, here the rank.
         captions.append(f'{row["rank"]}.  {certainty}'.rstrip() + f'\n{score}\n{row["file"]}')
     return plots.sheet(made, captions, title=f'To label next, by {rule}', total=len(order))
-
-
-def _text(value: float) -> str:
-    """A number that reads back as the same bits; empty for nan."""
-    return '' if np.isnan(value) else repr(float(value))
-
-
-def _write(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    logs.write_text(path, text.getvalue())
 
 
 def _say(target: pathlib.Path, count: int, tied: float, certainty: np.ndarray) -> None:

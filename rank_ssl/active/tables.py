@@ -3,11 +3,11 @@
 import csv
 import dataclasses
 import io
-import math
 import pathlib
 from collections.abc import Iterator, Sequence
 
 from rank_ssl.errors import UserError
+from rank_ssl.tables import rows
 
 FAULTS_SHOWN = 20
 
@@ -74,23 +74,9 @@ def written(rows: Sequence[Sequence[str]], *, end: str = '\n') -> str:
     return text.getvalue()
 
 
-def number(text: str) -> float:
-    """The finite number in a text, else nan; Python's 1_000 is none."""
-    try:
-        value = math.nan if '_' in text else float(text)
-    except ValueError:
-        return math.nan
-    return value if math.isfinite(value) else math.nan
-
-
 def _lines(table: Table, name: str) -> Iterator[tuple[int, list[str]]]:
     """(line, fields) of each row that is not empty."""
-    reader = csv.reader(io.StringIO(table.text.removeprefix('\ufeff'), newline=''), strict=True)
-    line = 1
     try:
-        for fields in reader:
-            if any(field.strip() for field in fields):
-                yield line, fields
-            line = reader.line_num + 1
+        yield from rows(io.StringIO(table.text.removeprefix('\ufeff'), newline=''))
     except csv.Error as error:
-        raise UserError(f'{name} line {line}: {error}; check its double quotes') from None
+        raise UserError(f'{name} line {error}; check its double quotes') from None

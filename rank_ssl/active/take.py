@@ -10,6 +10,7 @@ from rank_ssl import logs
 from rank_ssl.active import labels, tables
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from rank_ssl.tables import number
 from rank_ssl.tasks import IQA, Crowd
 
 SPLITS = ('train', 'test')
@@ -99,7 +100,7 @@ def _scores(given: tables.Table, pool: pathlib.Path, into: pathlib.Path, split: 
     if split and 'split' not in header:
         raise UserError(f'--split={split}: {path} has no column split; leave it out')
     limits = labels.limits_of(table.comment) if table else None
-    there = {row['image']: tables.number(row[unit]) for _, row in table.rows} if table else {}
+    there = {row['image']: number(row[unit]) for _, row in table.rows} if table else {}
     first: dict[str, int] = {}
     rows = []
     for line, row in given.rows:
