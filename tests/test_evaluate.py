@@ -3,13 +3,8 @@
 import csv
 import functools
 import itertools
-import json
 import math
-import os
 import runpy
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -26,6 +21,7 @@ from rank_ssl.evaluate import Evaluation, Evaluator, buckets, schedule
 from rank_ssl.models import make_network
 from rank_ssl.models.network import init_params, make_apply
 from rank_ssl.tasks.crowd import Crowd
+from tests.topologies import facts, facts_of_two, start
 
 SCRIPT = Path(__file__).with_name('evaluate_facts.py')
 TASK = Crowd(size=32)
@@ -291,26 +287,8 @@ def test_metrics_may_go_by_the_records():
     assert evaluator(jnp.float32(math.nan), examples).metrics.keys() == {'mae', 'mse', 'tall'}
 
 
-def start(devices: int, *arguments: str) -> subprocess.Popen:
-    flags = f'--xla_force_host_platform_device_count={devices}'
-    environment = {**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(SCRIPT.parents[1])}
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments],
-        env={**environment, 'JAX_PLATFORMS': 'cpu'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def facts(process: subprocess.Popen) -> dict:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
-
-
 def test_four_devices_predict_what_one_does():
-    found = facts(start(4))
+    found = facts(start(SCRIPT, 4))
     assert found['one']['predicted'] == pytest.approx(found['all']['predicted'], rel=1e-6)
     assert found['one']['drawn'] == pytest.approx(found['all']['drawn'], rel=1e-6)
     # The mean of both views; the first one is the picture that is drawn.
@@ -321,11 +299,7 @@ def test_four_devices_predict_what_one_does():
 
 
 def test_two_processes_predict_the_same_with_the_same_programs():
-    with socket.socket() as probe:
-        probe.bind(('localhost', 0))
-        port = str(probe.getsockname()[1])
-    both = [start(2, '2', number, port) for number in ('0', '1')]
-    first, second = (facts(process)['all'] for process in both)
+    first, second = (found['all'] for found in facts_of_two(SCRIPT, devices=2))
     assert first['predicted'] == second['predicted']
     assert first['traced'] == second['traced'] and all(shape[1] == 2 for shape in first['traced'])
     assert first['drawn'].keys() | second['drawn'].keys() == {'made/0', 'made/1', 'made/2'}

@@ -1,6 +1,5 @@
 """Figures are looked into: what they draw, where, and what they write."""
 
-import io
 import os
 import subprocess
 import sys
@@ -10,20 +9,12 @@ import pytest
 from PIL import Image
 
 from rank_ssl import metrics, plots
+from tests.figures import drawn
 
 
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)
-
-
-def drawn(figure):
-    """The figure's pixels, u8[H, W, 3]; nothing that it shows is cut off at its edge."""
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=60)
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert min(box.x0, box.y0) > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
-    return np.asarray(Image.open(file).convert('RGB'))
 
 
 def titles(figure):

@@ -1,28 +1,17 @@
 """The contact sheet: each picture over its own lines, none cut off, and at most sixty."""
 
-import io
-
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from PIL import Image
 
 from rank_ssl import plots
+from tests.figures import drawn
 
 
 def pictures(count):
     rng = np.random.default_rng(0)
     shapes = rng.integers(5, 60, (count, 2))
     return [np.full((h, w, 3), n % 256, np.uint8) for n, (h, w) in enumerate(shapes)]
-
-
-def drawn(figure):
-    """The figure's pixels; nothing that it shows is cut off at its edge."""
-    file = io.BytesIO()
-    figure.savefig(file, format='png', dpi=60)
-    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
-    assert min(box.x0, box.y0) > -0.01 and box.x1 < width + 0.01 and box.y1 < height + 0.01
-    return np.asarray(Image.open(file).convert('RGB'))
 
 
 @pytest.mark.parametrize('count', [1, 2, 6, 7, 13])

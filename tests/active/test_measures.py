@@ -1,12 +1,7 @@
 """What a network says of units: forwards counted, differences and draws against one by one."""
 
 import functools
-import json
-import os
 import runpy
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -23,6 +18,7 @@ from rank_ssl.models.build import build_network
 from rank_ssl.models.network import make_apply
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.tasks.iqa import IQA
+from tests.topologies import facts, facts_of_two, start
 
 SCRIPT = Path(__file__).with_name('made_units.py')
 MADE = runpy.run_path(str(SCRIPT))
@@ -125,37 +121,15 @@ def test_a_photo_without_levels_is_asked_with_ladders_of_its_own():
     assert task.unit_of(record) == record['id']
 
 
-def start(devices: int, *arguments: str) -> subprocess.Popen:
-    flags = f'--xla_force_host_platform_device_count={devices}'
-    environment = {**os.environ, 'XLA_FLAGS': flags, 'PYTHONPATH': str(SCRIPT.parents[2])}
-    return subprocess.Popen(
-        [sys.executable, SCRIPT, *arguments],
-        env={**environment, 'JAX_PLATFORMS': 'cpu'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def facts(process: subprocess.Popen) -> dict:
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
-
-
 def assert_same(one: dict, other: dict) -> None:
     for name, values in one.items():
         np.testing.assert_allclose(values, other[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def test_measures_do_not_depend_on_the_topology():
-    with socket.socket() as probe:
-        probe.bind(('localhost', 0))
-        port = str(probe.getsockname()[1])
-    both = [start(1, '2', number, port) for number in ('0', '1')]
-    first, second = (facts(process)['all'] for process in both)
+    first, second = (found['all'] for found in facts_of_two(SCRIPT, devices=1))
     assert first == second
-    alone = facts(start(4))
+    alone = facts(start(SCRIPT, 4))
     assert_same(alone['one'], alone['all'])
     assert_same(alone['one'], first)
 
