@@ -12,11 +12,11 @@ def ask(made: config.Config) -> None:
     made.data.unlabeled_rest, made.data.unlabeled_labeled = False, True
 
 
-def evidence(made: config.Config) -> None:
+def evidence(made: config.Config, steps: int) -> None:
     """A few cycles on two CPU cores in minutes: trained without ranking, which takes half of it."""
     made.regime = 'baseline'
     made.active.cycles = 2
-    made.steps, made.eval_every, made.checkpoint_every = 80, 80, 80
+    made.steps, made.eval_every, made.checkpoint_every = steps, steps, steps
     made.optim.warmup = 10
     made.keep = 1
     made.data.test_stride = 4

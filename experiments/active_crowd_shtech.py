@@ -43,7 +43,7 @@ def get_config(text: str = '') -> config.Config:
     _active.ask(made)
     made.steps = 2_000
     if 'evidence' in given:
-        _active.evidence(made)
+        _active.evidence(made, steps=160)
         assert isinstance(made.task, Crowd)
         made.task = dataclasses.replace(made.task, asked='nested')  # 15 forwards in place of 50
     if 'smoke' in given:

@@ -46,7 +46,7 @@ def get_config(text: str = '') -> config.Config:
     made.data.unlabeled_labeled = False  # an image that is distorted already makes no ladder
     made.steps = 5_000
     if 'evidence' in given:
-        _active.evidence(made)
+        _active.evidence(made, steps=120)
         assert isinstance(made.task, IQA)
         made.task = dataclasses.replace(made.task, size=64)
     if 'smoke' in given:
