@@ -29,59 +29,19 @@ def train_losses(workdir: Path) -> list[float]:
     return [row['train/loss'] for row in rows if 'train/loss' in row]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path):
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
-    starts = [[*COMMAND, f'--workdir={one}']] + [
-        [*COMMAND, f'--workdir={two}', *shared, f'--process={number}'] for number in (0, 1)
-    ]
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    running = [
-        subprocess.Popen(start, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
-        for start in starts
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-    assert train_losses(two) == pytest.approx(train_losses(one), rel=1e-4)
-    results = [json.loads((folder / 'result.json').read_text()) for folder in (one, two)]
-    assert [result['processes'] for result in results] == [1, 2]
-    assert results[1]['test/mae'] == pytest.approx(results[0]['test/mae'], rel=1e-3)
-
-
-def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
-    """The best step of a stage of ranking is its last one, saved just before it is read."""
-    fields = ['--config.regime=finetune', '--config.steps=2', '--config.figure_count=0']
-    shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
-    environment = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
-    running = [
-        subprocess.Popen(
-            [*COMMAND, *fields, f'--workdir={tmp_path}', *shared, f'--process={number}'],
-            cwd=ROOT,
-            env=environment,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in (0, 1)
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors
-    assert json.loads((tmp_path / 'result.json').read_text())['steps'] == 2
+def start_one(workdir: Path, *fields: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *fields, f'--workdir={workdir}'],
+        cwd=ROOT,
+        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def start_both(workdir: Path, *fields: str) -> list[subprocess.Popen[str]]:
     shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
-    return [
-        subprocess.Popen(
-            [*COMMAND, *fields, f'--workdir={workdir}', *shared, f'--process={number}'],
-            cwd=ROOT,
-            env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for number in (0, 1)
-    ]
+    return [start_one(workdir, *fields, *shared, f'--process={number}') for number in (0, 1)]
 
 
 def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
@@ -93,39 +53,68 @@ def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     return [(process.returncode, words) for process, words in zip(running, told, strict=True)]
 
 
-@pytest.mark.fault(
-    row=2,
-    injected='SIGTERM to one of two processes',
-    outcome='both end the same step, the state is saved, both exit with 143 in under 30 s',
-)
+def test_two_processes_give_the_losses_of_one(tmp_path):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    for code, told in ended([*start_both(two), start_one(one)]):
+        assert code == 0, told
+    assert train_losses(two) == pytest.approx(train_losses(one), rel=1e-4)
+    results = [json.loads((folder / 'result.json').read_text()) for folder in (one, two)]
+    assert [result['processes'] for result in results] == [1, 2]
+    assert results[1]['test/mae'] == pytest.approx(results[0]['test/mae'], rel=1e-3)
+
+
+def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
+    """The best step of a stage of ranking is its last one, saved just before it is read."""
+    fields = ['--config.regime=finetune', '--config.steps=2', '--config.figure_count=0']
+    for code, told in ended(start_both(tmp_path, *fields)):
+        assert code == 0, told
+    assert json.loads((tmp_path / 'result.json').read_text())['steps'] == 2
+
+
+ENDLESS = ['--config.steps=100000', '--config.checkpoint_every=100000', '--config.eval_every=0']
+SIGNAL = {
+    'row': 2,
+    'injected': 'SIGTERM to one of two processes, the first or the second',
+    'outcome': 'both end the same step, the state is saved, both exit with 143 in under 30 s',
+}
+
+
+def stop_both(workdir: Path, number: int, *fields: str) -> int:
+    """The step that two processes ended with, when one of them was signalled."""
+    running = start_both(workdir, *ENDLESS, *fields)
+    limit = time.monotonic() + 240
+    while not (workdir / 'metrics.jsonl').exists() or len(train_losses(workdir)) < 3:
+        assert time.monotonic() < limit and running[0].poll() is None
+        time.sleep(0.05)
+    began = time.monotonic()
+    running[number].send_signal(signal.SIGTERM)
+    for code, told in ended(running):
+        assert code == 128 + signal.SIGTERM, told
+        assert told.endswith('SIGTERM: state saved; the same command goes on\n'), told
+    assert time.monotonic() - began < 30
+    (saved,) = checkpoint.saved_steps(workdir / 'checkpoints')
+    assert len(train_losses(workdir)) == saved
+    return saved
+
+
+@pytest.mark.fault(**SIGNAL)
+def test_a_signal_to_the_first_process_ends_both(tmp_path):
+    stop_both(tmp_path, 0)
+
+
+@pytest.mark.fault(**SIGNAL)
 @pytest.mark.fault(
     row=16,
     injected='a run of two processes, gone on with by one and by two',
     outcome='it works; the losses agree to 1e-4 (relative)',
 )
-def test_a_signal_to_one_process_ends_both_and_one_or_two_go_on(tmp_path):
+def test_a_signal_to_the_second_process_ends_both_and_one_or_two_go_on(tmp_path):
     two, one = tmp_path / 'two', tmp_path / 'one'
-    fields = ['--config.optim.schedule=constant', '--config.eval_every=0',
-              '--config.checkpoint_every=100000', '--config.figure_count=0']  # fmt: skip
-    running = start_both(two, '--config.steps=100000', *fields)
-    limit = time.monotonic() + 240
-    while not (two / 'metrics.jsonl').exists() or len(train_losses(two)) < 3:
-        assert time.monotonic() < limit and running[0].poll() is None
-        time.sleep(0.05)
-    began = time.monotonic()
-    running[1].send_signal(signal.SIGTERM)
-    for code, told in ended(running):
-        assert code == 128 + signal.SIGTERM, told
-        assert told.endswith('SIGTERM: state saved; the same command goes on\n'), told
-    assert time.monotonic() - began < 30
-    (saved,) = checkpoint.saved_steps(two / 'checkpoints')
-    assert len(train_losses(two)) == saved
+    fields = ['--config.optim.schedule=constant', '--config.figure_count=0']
+    saved = stop_both(two, 1, *fields)
     shutil.copytree(two, one)
-    last = f'--config.steps={saved + 3}'
-    alone = [*COMMAND, *fields, last, f'--workdir={one}']
-    running = start_both(two, last, *fields)
-    running.append(subprocess.Popen(alone, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-    for code, told in ended(running):
+    last = [*ENDLESS, f'--config.steps={saved + 3}', *fields]
+    for code, told in ended([*start_both(two, *last), start_one(one, *last)]):
         assert code == 0 and f'resumed from step {saved}\n' in told, told
     assert len(train_losses(one)) == len(train_losses(two)) == saved + 3
     assert train_losses(one) == pytest.approx(train_losses(two), rel=1e-4)

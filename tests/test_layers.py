@@ -177,7 +177,11 @@ def test_the_table_and_the_tree_are_looked_at():
             'from rank_ssl.config import Config',
             'errors, metrics, ops, plots, tables of rank_ssl only',
         ),
-        ('data_prep/a.py', 'import rank_ssl', 'errors, metrics, ops, plots, tables of rank_ssl only'),
+        (
+            'data_prep/a.py',
+            'import rank_ssl',
+            'errors, metrics, ops, plots, tables of rank_ssl only',
+        ),
     ],
 )
 def test_a_wrong_import_is_found(tmp_path, path, code, fault):
