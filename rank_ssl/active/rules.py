@@ -119,10 +119,13 @@ def chosen(values: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarr
 
     A nan, of a unit that nothing is known of, comes first.
     """
-    known = np.where(np.isnan(values), -np.inf, values)
-    return np.lexsort((rng.permutation(len(known)), known))[:count]
+    return np.lexsort((rng.permutation(len(values)), _sortable(values)))[:count]
 
 
 def tied_at_cut(values: np.ndarray, taken: Sequence[int] | np.ndarray) -> float:
     """The share of the pool whose value is that of the last unit taken: left to the draw."""
-    return float(np.mean(values == values[taken[-1]]))
+    return float(np.mean(np.equal(_sortable(values), _sortable(values)[taken[-1]])))
+
+
+def _sortable(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(values), -np.inf, values)

@@ -112,9 +112,12 @@ class IQA:
         return RankedSet(made, phi, np.zeros(len(made), np.int32))
 
     def unit_of(self, record: Record) -> str:
-        """The levels of one distortion of a reference are labeled at once (6.1.3), if there are."""
-        reference, kind = (str(record.get(name) or '') for name in ('reference', 'kind'))
-        return f'{reference}/{kind}' if reference and kind else str(record['id'])
+        """The levels of one distortion of a reference are labeled at once (6.1.3), if there are.
+
+        An image whose level is not known, as in LIVE, is a unit of its own: it has no known order.
+        """
+        reference, kind, level = (record.get(name) for name in ('reference', 'kind', 'level'))
+        return f'{reference}/{kind}' if reference and kind and level else str(record['id'])
 
     def certainty_set(self, rng: np.random.Generator, records: Sequence[Record]) -> RankedSet:
         """Sub-images of a unit's levels; of a single photo ladders that are made of it (eq. 15)."""

@@ -121,6 +121,13 @@ def test_a_photo_without_levels_is_asked_with_ladders_of_its_own():
     assert task.unit_of(record) == record['id']
 
 
+def test_images_whose_level_is_not_known_are_units_of_their_own():
+    """As in LIVE: of images of one level nothing would be known but that they are alike."""
+    task, records = IQA(size=32), quality_records()
+    unknown = [{**record, 'level': 0} for record in records.annotations]
+    assert [task.unit_of(record) for record in unknown] == records.ids()
+
+
 def assert_same(one: dict, other: dict) -> None:
     for name, values in one.items():
         np.testing.assert_allclose(values, other[name], rtol=1e-4, atol=1e-5, err_msg=name)

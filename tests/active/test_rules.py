@@ -158,3 +158,4 @@ def test_the_share_that_is_left_to_the_draw():
     values = np.array([0.2, 1.0, 1.0, 1.0])
     assert tied_at_cut(values, [0]) == 0.25
     assert tied_at_cut(values, [0, 2]) == 0.75
+    assert tied_at_cut(np.array([np.nan, np.nan, 0.1]), [1]) == pytest.approx(2 / 3)
