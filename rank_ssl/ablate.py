@@ -36,7 +36,6 @@ from rank_ssl.grid import (
     make_cells,
     metric_name,
     run_cells,
-    typed_fields,
 )
 from rank_ssl.report.parts import head, row
 from rank_ssl.unseen import unseen_types
@@ -88,7 +87,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 def chosen_arms(name: str, config: Config) -> dict[str, str]:
     """The table's arms that --arms names, all by default. Raises UserError for one it has not."""
     # A schedule that was typed is what is wanted, however short the run.
-    keep = any('config.hard_every' in word for word in typed_fields(sys.argv[1:]))
+    keep = any('config.hard_every' in word for word in cli.typed_fields(sys.argv[1:]))
     arms = TABLES[name].arms(config, keep)
     wanted = list(arms) if ARMS.value is None else ARMS.value
     for arm in wanted:

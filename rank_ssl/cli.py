@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import pathlib
 import re
@@ -120,6 +121,21 @@ def typed(argv: Sequence[str], flag: str) -> list[str]:
         if name.lstrip('-') == flag and name.startswith('-'):
             found.append(value if equals else ''.join(argv[place + 1 : place + 2]))
     return found
+
+
+def typed_fields(argv: Sequence[str]) -> list[str]:
+    """What sets fields of the config, as it was typed: --config.FIELD=VALUE in any of its forms."""
+    found: list[str] = []
+    for word, after in itertools.pairwise([*argv, '']):
+        if re.match(r'--?(no)?config\.', word):
+            alone = '=' in word or re.match(r'--?[a-z]|$', after)
+            found += [word] if alone else [word, after]
+    return found
+
+
+def config_words(argv: Sequence[str]) -> list[str]:
+    """The words that the config was made of: --config=FILE:arguments and fields."""
+    return [f'--config={file}' for file in typed(argv, 'config')] + typed_fields(argv)
 
 
 def make_workdir(text: str) -> pathlib.Path:

@@ -162,16 +162,6 @@ def make_cells(
     return cells
 
 
-def typed_fields(argv: Sequence[str]) -> list[str]:
-    """What sets fields of the config, for every cell: --config.FIELD=VALUE in any of its forms."""
-    found: list[str] = []
-    for word, after in itertools.pairwise([*argv, '']):
-        if re.match(r'--?(no)?config\.', word):
-            alone = '=' in word or re.match(r'--?[a-z]|$', after)
-            found += [word] if alone else [word, after]
-    return found
-
-
 def run_cells(cells: Sequence[Cell], base: Config, metric: str, *, jobs: int = 1) -> None:
     """Runs what is not finished in its order, `jobs` cells at once.
 
@@ -184,7 +174,7 @@ def run_cells(cells: Sequence[Cell], base: Config, metric: str, *, jobs: int = 1
             cell.made(base).check()
         except UserError as error:
             raise UserError(f'arm {cell.arm}: {error}') from None
-    config, shared = cli.typed(sys.argv, 'config')[0], typed_fields(sys.argv[1:])
+    config, shared = cli.typed(sys.argv, 'config')[0], cli.typed_fields(sys.argv[1:])
     if SPLIT.value == 'val':
         shared.append('--config.evaluate_test=false')
     crew = Crew(core_shares(jobs), noun='cell', total=len(cells))

@@ -63,9 +63,13 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         prepared = data.prepare(config, str(workdir))
     splits = data.load_splits(config, *prepared)
 
+    command = cli.config_words(sys.argv)
+    if REPRODUCE.value:
+        command = reproduce.read(REPRODUCE.value)[1].get('command', [])
+
     def note() -> None:
         if jax.process_index() == 0:
-            reproduce.note(config, workdir, splits)
+            reproduce.note(config, workdir, splits, command=command)
 
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')

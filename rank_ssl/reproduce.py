@@ -11,7 +11,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -39,17 +39,22 @@ NEEDED = {
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
-def note(config: Config, workdir: pathlib.Path, splits: Splits) -> None:
-    """Writes reproduce.json at the first start of a run, and what differs in a later one."""
+def note(
+    config: Config, workdir: pathlib.Path, splits: Splits, *, command: Sequence[str] = ()
+) -> None:
+    """Writes reproduce.json at the first start of a run, and what differs in a later one.
+
+    `command` are the words that the config was made of.
+    """
     path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
-    now = facts(config, splits)
+    now = {'command': list(command), **facts(config, splits)}
     if not begun or not path.exists():
         logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
         return
     noted = json.loads(path.read_text())
     if now['weights_sha256'] is None:
         now['weights_sha256'] = noted['weights_sha256']  # a run that goes on needs no weights
-    changed = {n: value for n, value in now.items() if n != 'git' and value != noted[n]}
+    changed = {n: v for n, v in now.items() if n not in ('command', 'git') and v != noted[n]}
     if changed and changed not in noted['gone_on_with']:
         noted['gone_on_with'].append(changed)
         logs.write_json(path, noted)

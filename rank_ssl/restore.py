@@ -1,5 +1,6 @@
 """The Config of a run again, from what it noted of itself."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -32,6 +33,15 @@ def config_of(workdir: pathlib.Path) -> Config:
         return from_dict(noted)
     except UserError as error:
         raise UserError(f'{path}: {error}') from None
+
+
+def command_of(workdir: pathlib.Path) -> list[str]:
+    """The words of the command line that a run's config was made of, as far as it noted them."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
+        words = json.loads((workdir / 'reproduce.json').read_text(encoding='utf-8'))['command']
+        if words:
+            return [str(word) for word in words]
+    return ['--config=EXPERIMENT.py']
 
 
 def from_dict(noted: Any) -> Config:

@@ -51,8 +51,10 @@ def test_other_bits_are_told_with_what_differs(smoke_run, run_main, tmp_path):
 
 def test_what_it_names(smoke_run):
     made = noted(smoke_run(QUICK).workdir)
-    assert {*reproduce.NEEDED, 'config', 'git', 'params_sha256', 'gone_on_with'} == set(made)
+    others = {'command', 'config', 'git', 'params_sha256', 'gone_on_with'}
+    assert {*reproduce.NEEDED, *others} == set(made)
     assert made['versions']['jax'] and made['weights_sha256'] is None
+    assert made['command'] == ['--config=experiments/quickstart.py:smoke']
     assert made['data_fingerprint'] and '(cpu, ' in made['device']
 
 

@@ -111,14 +111,15 @@ def main() -> None:
         with checkpoint.lock(workdir):  # a run in training would prune what is read
             pool.ask(config, workdir, folder, count=COUNT.value or 1, rule=rule, skip=skip)
         return
-    file, into = _path('labels'), _path('into')
+    file, into, run = _path('labels'), _path('into'), pool.run_folder(workdir)
     taken = take.take(config, file, folder, into, split=SPLIT.value or '')
     print(f'{taken.added} photos added to {taken.table}, {taken.known} were in it already')
     for fault in take.missing(taken, into):
         print(fault)
-    fields = take.next_fields(config, taken, into, pool.run_folder(workdir))
-    experiment = (cli.typed(sys.argv, 'config') or ['EXPERIMENT.py'])[0]
-    words = [f'--config={experiment}', *(f'--config.{n}={v}' for n, v in fields.items())]
+    words = cli.config_words(sys.argv) or restore.command_of(workdir)
+    for name, value in take.next_fields(config, taken, into, run).items():
+        flag = f'--config.{name}='
+        words = [*(word for word in words if not word.startswith(flag)), flag + value]
     command = shlex.join(['python', '-m', 'rank_ssl.main', *words, '--workdir=NEW'])
     print(f'train with them:\n{command}')
 
