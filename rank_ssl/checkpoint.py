@@ -96,6 +96,15 @@ def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
     return None
 
 
+def of_run(workdir: pathlib.Path) -> Meta | None:
+    """What a run's newest checkpoint says of it, or its best one where no other was kept.
+
+    None for a run without a validated step. Raises UserError as `newest`.
+    """
+    found = newest(workdir / 'checkpoints') or newest(workdir / 'best')
+    return found[1] if found and found[1]['best'] else None
+
+
 def saved_steps(folder: pathlib.Path) -> list[int]:
     """Steps that have a folder, whole or not, in rising order."""
     if not folder.is_dir():

@@ -59,6 +59,11 @@ class CurveCell(Cell):
         found, made = super().result(base, metric), self.made(base)
         if found is None or made.mode != 'active':
             return found
+        if found['steps'] != made.steps:
+            raise UserError(
+                f'{self.folder} holds cycles of {found["steps"]} steps, now {made.steps}: use '
+                'another --workdir'
+            )
         curve = found.get('curve', [])[: made.active.cycles + 1]
         whole = len(curve) > made.active.cycles or (
             curve and curve[-1]['labeled_units'] == curve[-1]['units']
@@ -119,8 +124,12 @@ def curve_cells(config: Config, workdir: pathlib.Path) -> list[CurveCell]:
     arms = [_with_rule(arm) for arm in (DEFAULT_ARMS if ARMS.value is None else ARMS.value)]
     if FULL.value and arms:
         # Cycles are no part of it but for its steps: with more of them it goes on.
-        steps = (config.active.cycles + 1) * config.steps
-        arms.append(f'{ALL}:mode=train;steps={steps};data.labels=0;active.cycles=0')
+        trainings, optim = config.active.cycles + 1, config.optim
+        fields = [f'mode=train;steps={trainings * config.steps}', 'data.labels=0;active.cycles=0']
+        if optim.schedule == 'step':
+            # Its rate falls over all of its steps as theirs does over those of each training.
+            fields.append(f'optim.decay_every={trainings * optim.decay_every}')
+        arms.append(f'{ALL}:{";".join(fields)}')
     made = make_cells(arms, counted_seeds(SEEDS.value), workdir)
     return [CurveCell(cell.arm, cell.seed, cell.folder, cell.fields) for cell in made]
 

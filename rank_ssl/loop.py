@@ -114,7 +114,7 @@ class Loop:
         if is_better(run.config, found, run.best.get('metrics')):
             run.best = {'step': step, 'metrics': found}
             folder = run.workdir / 'best'
-            checkpoint.save(folder, step, {'params': run.state.params}, {'best': run.best})
+            checkpoint.save(folder, step, {'params': run.state.params}, self._identity())
 
     def _save(self, step: int) -> None:
         run = self.run
@@ -122,10 +122,17 @@ class Loop:
         run.position = self.iterator.position
         meta = {
             'data_position': run.position,
-            'best': run.best,
             'last': run.last,
             'seconds': run.seconds,
             'images_per_second': run.images_per_second,
+        }
+        self.saver.save(step, run.state, self._identity() | meta)
+
+    def _identity(self) -> dict[str, Any]:
+        """What parameters are of, for those that start from them or ask them."""
+        run = self.run
+        return {
+            'best': run.best,
             'pixels': run.pixels,
             'config': run.config.to_dict(),
             'data_fingerprint': run.splits.fingerprint,
@@ -133,7 +140,6 @@ class Loop:
             'labeled_ids': run.splits.labeled.ids(),
             'seen_ids': run.seen,
         }
-        self.saver.save(step, run.state, meta)
 
     def _check_finite(self, step: int) -> None:
         config, bad = self.run.config, int(self.run.state.worst_in_a_row)

@@ -32,8 +32,8 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     if saved is not None:
         _check_same_run(config, workdir, splits, saved[1])
     before = _before(config, splits) if saved is None else None
-    known = saved or before
-    network, loaded = build_network(config, pixels=known and known[1]['pixels'])
+    known = saved[1] if saved else before
+    network, loaded = build_network(config, pixels=known['pixels'] if known else None)
     mesh = parallel.make_mesh()
     init_key, step_key = jax.random.split(jax.random.key(config.seed))
     if config.first_step:
@@ -42,7 +42,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     if before is not None:
         like = {'params': params}
         folder = pathlib.Path(config.init_from) / 'best'
-        params = checkpoint.restore_step(folder, before[0], like)['params']
+        params = checkpoint.restore_step(folder, before['best']['step'], like)['params']
     tx = make_optimizer(
         config.optim, params, steps=config.steps, frozen_blocks=config.model.frozen_blocks
     )
@@ -60,7 +60,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     )
     run = Run(config, workdir, splits, mesh, tx, evaluator, network.pixels, state)
     run.seen = splits.labeled.ids() if config.labeled else []
-    run.seen += known[1].get('seen_ids', []) if known else []
+    run.seen += known.get('seen_ids', []) if known else []
     run.seen = sorted(set(run.seen))
     if saved is not None:
         _go_on(run, *saved)
@@ -68,8 +68,8 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     return run
 
 
-def _before(config: Config, splits: Splits) -> tuple[int, dict[str, Any]] | None:
-    """Step and meta of the run that `init_from` names: the step that its validation chose.
+def _before(config: Config, splits: Splits) -> checkpoint.Meta | None:
+    """The meta of the run that `init_from` names, whose validation chose the step to start from.
 
     Raises UserError where it, or a run that it started from, has seen labels that this run is
     selected or tested by.
@@ -77,20 +77,20 @@ def _before(config: Config, splits: Splits) -> tuple[int, dict[str, Any]] | None
     if not config.init_from:
         return None
     folder = pathlib.Path(config.init_from)
-    newest = checkpoint.newest(folder / 'checkpoints')
-    if newest is None or not newest[1]['best']:
+    before = checkpoint.of_run(folder)
+    if before is None:
         raise UserError(
             f'config.init_from={folder} holds no run with a validated step: name the --workdir of '
             'a finished run'
         )
     held_out = {*splits.validation.ids(), *splits.test.ids()}
-    if leaked := held_out.intersection(newest[1]['seen_ids']):
+    if leaked := held_out.intersection(before['seen_ids']):
         raise UserError(
             f'config.init_from={folder} has seen the labels of {len(leaked)} images that this run '
             f'is selected or tested by, such as {min(leaked)}: start from a run of the same '
             'seed and fold'
         )
-    return newest[1]['best']['step'], newest[1]
+    return before
 
 
 def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:

@@ -126,7 +126,8 @@ def run_arm(workdir, arm, seed, errors, *, fields=(), config=CONFIG, certain=Tru
 
 
 def run_full(workdir, seed, error):
-    fields = ('mode=train', 'steps=40', 'data.labels=0', 'active.cycles=0')
+    fields = ('mode=train', 'steps=40', 'data.labels=0', 'active.cycles=0',
+              'optim.decay_every=20000')  # fmt: skip
     made = tuple(f'--config.{field}' for field in fields)
     finish(Cell('full', seed, workdir / 'full' / f'seed_{seed}', made), CONFIG, TRUE + error)
 
@@ -273,6 +274,22 @@ def test_rules_may_be_started_one_after_another(tmp_path, given, monkeypatch):
     assert all(cell.result(CONFIG, 'test/mae') for cell in cells)
 
 
+def test_cycles_of_other_steps_are_no_cells_of_the_grid(tmp_path, given):
+    run_grid(tmp_path)
+    given(arms=['random', 'certainty'], seeds=['1'], full=False)
+    with pytest.raises(UserError, match='holds cycles of 10 steps, now 9: use another --workdir'):
+        curves.main(dataclasses.replace(CONFIG, steps=9), tmp_path)
+
+
+def test_a_last_cycle_that_takes_what_is_left_is_a_point_of_its_own():
+    """204 units in tenths of 20: ten trainings end at 200, one more has all."""
+    shares = [20 * n / 204 for n in range(1, 11)] + [1.0]
+    active = {'start': 0.1, 'share': 0.1}
+    points = [{'cycle': n, 'share': share} for n, share in enumerate(shares)]
+    found = report.curves.by_place({'config': {'active': active}, 'curve': points})
+    assert [point['share'] for point in found.values()] == shares
+
+
 def test_validation_compares_without_an_interval(tmp_path, tabulated):
     run_grid(tmp_path)
     text, numbers = tabulated('random', 'certainty', compare='val')
@@ -346,8 +363,10 @@ def test_the_fields_of_the_arms(tmp_path, given):
         'random': ['active.rule=random'],
         'certainty': ['active.rule=certainty', 'active.restart=true'],
         'again': ['active.pairs=0'],
-        'full': ['mode=train', 'steps=40', 'data.labels=0', 'active.cycles=0'],
-    }
+        'full': [
+            'mode=train', 'steps=40', 'data.labels=0', 'active.cycles=0', 'optim.decay_every=20000',
+        ],
+    }  # fmt: skip
 
 
 def test_random_and_certainty_are_the_arms_by_default(tmp_path, given):

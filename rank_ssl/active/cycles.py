@@ -25,6 +25,11 @@ from rank_ssl.errors import UserError
 from rank_ssl.results import facts
 
 FIRST, RULE = 0, 1  # uses of the draws that are of no unit
+# A plain run may go on with other ones of these; of a curve's cycles none is trained again.
+FIXED = {
+    'steps', 'mode', 'eval_every', 'evaluate_test', 'init_from',
+    'optim.rate', 'optim.decay_every', 'optim.decay_factor',
+}  # fmt: skip
 NONE: dict[str, Any] = {'tied_at_cut': None, 'certainty': None}  # of a training that asks nothing
 
 
@@ -77,7 +82,7 @@ def _cycle(
     say = logs.Progress(config.steps).message
     say(f'cycle {cycle} of {config.active.cycles}: {len(labeled)} of {len(units)} units')
     known = None if last else read(folder, units, labeled)
-    if known and (done := _finished(folder, splits)):
+    if (known or last) and (done := _finished(folder, splits)):
         say(f'cycle {cycle} is finished')
         return done, known
     folder.mkdir(exist_ok=True)
@@ -154,11 +159,10 @@ def _finished(folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
 def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
     """Notes the config in the workdir. Raises UserError where another run's is there."""
     path, wanted = workdir / 'config.json', config.to_dict()
-    free = (*HARMLESS, 'active.cycles')  # more of them go on where the others ended
+    free = {*HARMLESS, 'active.cycles'} - FIXED  # more cycles go on where the others ended
     if path.exists():
         changed = changes(json.loads(path.read_text()), wanted)
-        # The steps of each training are part of what it is.
-        words = [word for name, word in changed.items() if name not in free or name == 'steps']
+        words = [word for name, word in changed.items() if name not in free]
         if words:
             raise UserError(
                 f'--workdir={workdir} holds cycles of another config, {"; ".join(words)}: use its '

@@ -111,13 +111,12 @@ def run_folder(workdir: pathlib.Path) -> pathlib.Path:
 
 def load_trained(config: Config, folder: pathlib.Path) -> Trained:
     """The best parameters of a run, by validation. Raises UserError where there are none."""
-    newest = checkpoint.newest(folder / 'checkpoints')
-    if newest is None or not newest[1]['best']:
+    meta = checkpoint.of_run(folder)
+    if meta is None:
         raise UserError(
             f'--workdir={folder} holds no run with a validated step: train it first with '
             'python -m rank_ssl.main'
         )
-    meta = newest[1]
     network, _ = build_network(config, pixels=meta['pixels'])
     key = jax.random.key(0)
     like = jax.eval_shape(lambda key: init_params(network, key, config.task.size), key)

@@ -57,7 +57,7 @@ def by_place(result: Mapping[str, Any]) -> dict[float, Mapping[str, Any]]:
     """The points of a run's curve by the labeled share that its settings ask for."""
     active = result['config']['active']
     return {
-        round(min(active['start'] + point['cycle'] * active['share'], 1.0), 6): point
+        round(active['start'] + point['cycle'] * active['share'], 6): point
         for point in result['curve']
     }
 

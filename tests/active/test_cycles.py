@@ -99,14 +99,17 @@ def test_what_a_run_leaves(smoke_run, experiment):
 
 def test_a_cycle_trains_on_the_records_of_its_units(smoke_run):
     run = smoke_run(QUALITY)
+    tested = {row['id'] for row in table(run.workdir / 'cycle_0' / 'predictions.csv')}
     for cycle in (0, 1):
         folder = run.workdir / f'cycle_{cycle}'
         rows = table(folder / 'acquisition.csv')
         units = {row['unit'] for row in rows if row['where'] == 'labeled'}
         meta = json.loads(next((folder / 'best').glob('*/meta.json')).read_text())
-        assert meta['best']
-        part = result_of(folder)
-        assert part['labeled_images'] == 5 * len(units)
+        labeled = set(meta['labeled_ids'])
+        # An id is REFERENCE/KIND_LEVEL.png: the unit is what stands before the level.
+        assert {name.rpartition('_')[0] for name in labeled} == units
+        assert len(labeled) == 5 * len(units) == result_of(folder)['labeled_images']
+        assert meta['seen_ids'] == sorted(labeled) and not labeled & tested
 
 
 def command(workdir: Path, *more: str) -> list[str]:
@@ -166,6 +169,28 @@ def test_a_finished_run_says_so_and_more_cycles_go_on(play, smoke_run, tmp_path,
     assert more['curve'] == before['curve']
 
 
+def test_fewer_cycles_are_a_part_of_a_finished_run(play, smoke_run, tmp_path):
+    workdir = Path(shutil.copytree(smoke_run(QUICK).workdir, tmp_path / 'begun'))
+    whole = result_of(workdir)['curve']
+    fewer = play(workdir, active__cycles=1)['curve']
+    assert len(fewer) == 2 and [p['params_sha256'] for p in fewer] == [
+        point['params_sha256'] for point in whole[:2]
+    ]
+    assert play(workdir)['curve'] == whole
+
+
+def test_a_cycle_that_is_asked_again_answers_the_same(play, smoke_run, tmp_path):
+    """Its checkpoints are gone, and so are those of the cycle that it starts from."""
+    workdir = Path(shutil.copytree(smoke_run(QUICK).workdir, tmp_path / 'begun'))
+    path = workdir / 'cycle_1' / 'acquisition.csv'
+    before, whole = path.read_bytes(), result_of(workdir)['curve']
+    path.unlink()
+    assert [p['params_sha256'] for p in play(workdir)['curve']] == [
+        point['params_sha256'] for point in whole
+    ]
+    assert path.read_bytes() == before
+
+
 def test_rules_of_one_seed_start_from_the_same_labels_and_parameters(play, smoke_run, tmp_path):
     whole = result_of(smoke_run(QUICK).workdir)['curve']
     for rule in ('random', 'kcenter', 'dropout', 'graded'):
@@ -213,6 +238,9 @@ def damaged(workdir: Path, name: str, change) -> None:
         ),
         ({'steps': 9}, None, 'cycles of another config, config.steps from 8 to 9: use its config'),
         ({'seed': 1}, None, 'config.seed from 0 to 1'),
+        ({'optim__rate': 0.5}, None, 'config.optim.rate from '),
+        ({'eval_every': 1}, None, 'config.eval_every from 4 to 1'),
+        ({'evaluate_test': False}, None, 'config.evaluate_test from True to False'),
         ({}, lambda text: text.replace('labeled', 'pool', 1), 'is of other units or of other lab'),
         ({}, lambda text: text.replace('chosen', 'choosen', 1), 'acquisition.csv is damaged ('),
         ({}, lambda text: text.splitlines()[0], 'is of other units or of other labels: delete it'),
