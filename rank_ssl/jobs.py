@@ -7,7 +7,6 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,14 +31,19 @@ class Job:
     after: frozenset[int] = frozenset()  # the numbers of those that have to be done before
 
 
+def usable_cores() -> list[int]:
+    """The cores that this process may use; all of the machine where the system does not tell."""
+    if hasattr(os, 'sched_getaffinity'):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def core_shares(jobs: int) -> list[list[int]]:
     """The cores of each of the jobs that run at once; none named where one has them all.
 
     Raises UserError where there are fewer cores than `jobs`.
     """
-    # Only some systems tell a process which cores are its own, and let it choose among them.
-    pins = hasattr(os, 'sched_setaffinity')
-    cores = sorted(os.sched_getaffinity(0)) if pins else list(range(os.cpu_count() or 1))
+    pins, cores = hasattr(os, 'sched_setaffinity'), usable_cores()
     if not 1 <= jobs <= len(cores):
         raise UserError(
             f'--jobs={jobs} must lie between 1 and the {len(cores)} cores that this process may '
@@ -138,7 +142,7 @@ class Crew:
         left += sum(max(mean - (now - other.began), 0) for other in self._running.values())
         eta = logs.format_duration(left / len(self._shares) if self._times else math.nan)
         head = f'== {self._noun} {child.job.number}/{self._total}: {child.job.name}'
-        print(f'{head}{what} (ETA of all {eta})', file=sys.stderr, flush=True)
+        logs.say(f'{head}{what} (ETA of all {eta})')
 
     def _failure(self, failed: Sequence[_Child]) -> str:
         first, *others = failed

@@ -3,8 +3,9 @@
     python -m rank_ssl.main --reproduce=DIR/reproduce.json --workdir=NEW
 
 runs an earlier run again and says whether the final parameters are the same bits. Exit codes: 0
-done (also where nothing was left to do), 1 they are not, 2 a mistake that one line explains, 128
-plus the signal's number after SIGTERM or SIGINT, when the state has been saved.
+done (also where nothing was left to do), 1 they are not, 2 a mistake that one line explains, 143
+after SIGTERM and 130 after SIGINT, when the state has been saved (with several processes 143 in all
+of them after either signal to any), and 130 after a second SIGINT, which saves nothing.
 """
 
 import contextlib
@@ -58,18 +59,19 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     from rank_ssl import anchor, data, reproduce, stages
     from rank_ssl.active import cycles
 
+    command, again = cli.config_words(sys.argv), None
+    if REPRODUCE.value:
+        first = reproduce.read(REPRODUCE.value)[1]
+        command, again = first.get('command', []), first['params_sha256']
+        reproduce.check_new(workdir, again)
     say = logs.Progress(config.steps).message
     with _first_process_first():
         prepared = data.prepare(config, str(workdir))
     splits = data.load_splits(config, *prepared)
 
-    command = cli.config_words(sys.argv)
-    if REPRODUCE.value:
-        command = reproduce.read(REPRODUCE.value)[1].get('command', [])
-
     def note() -> None:
         if jax.process_index() == 0:
-            reproduce.note(config, workdir, splits, command=command)
+            reproduce.note(config, workdir, splits, command=command, again=again)
 
     if splits.partial:
         say('the copy of the data set is incomplete: results say so')
@@ -119,4 +121,11 @@ if __name__ == '__main__':
 
         return reproduce.read(REPRODUCE.value)[0]
 
-    cli.start(main, program='rank_ssl.main', instead='reproduce', config_of=config_of)
+    try:
+        cli.start(main, program='rank_ssl.main', instead='reproduce', config_of=config_of)
+    except SystemExit as end:
+        if 'rank_ssl.data' in sys.modules:
+            from rank_ssl.data import end_process
+
+            end_process(end.code if isinstance(end.code, int) else int(end.code is not None))
+        raise

@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 
-from rank_ssl import logs, restore
+from rank_ssl import checkpoint, jobs, logs, restore
 from rank_ssl.config import Config
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
@@ -30,34 +30,55 @@ NEEDED = {
     'device': 'another device',
     'devices': 'another topology',
     'processes': 'another topology',
+    'cores': 'another topology',
     'xla_flags': 'other compiler flags',
     'data_fingerprint': 'other data',
     'unlabeled_fingerprint': 'other unlabeled data',
     'weights_sha256': 'other pretrained weights',
+    'init_sha256': 'other parameters to start from',
     'seed': 'another seed',
 }
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def note(
-    config: Config, workdir: pathlib.Path, splits: Splits, *, command: Sequence[str] = ()
+    config: Config,
+    workdir: pathlib.Path,
+    splits: Splits,
+    *,
+    command: Sequence[str] = (),
+    again: str | None = None,
 ) -> None:
     """Writes reproduce.json at the first start of a run, and what differs in a later one.
 
-    `command` are the words that the config was made of.
+    `command` are the words that the config was made of; `again` is the hash of the parameters of
+    the run that this one runs again.
     """
     path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
-    now = {'command': list(command), **facts(config, splits)}
+    now = {'command': list(command), 'again': again, **facts(config, splits)}
     if not begun or not path.exists():
         logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
         return
     noted = json.loads(path.read_text())
-    if now['weights_sha256'] is None:
-        now['weights_sha256'] = noted['weights_sha256']  # a run that goes on needs no weights
-    changed = {n: v for n, v in now.items() if n not in ('command', 'git') and v != noted[n]}
-    if changed and changed not in noted['gone_on_with']:
-        noted['gone_on_with'].append(changed)
+    for name in ('weights_sha256', 'init_sha256'):
+        if now[name] is None:
+            now[name] = noted.get(name)  # a run that goes on does not read them
+    free = ('command', 'again', 'git')
+    changed = {n: v for n, v in now.items() if n not in free and v != noted.get(n)}
+    if 'config' in changed:
+        # What is to be run again is what its last parameters are of.
+        noted['config'], changed['config'] = changed['config'], noted['config']
+    if changed:
+        if changed not in noted['gone_on_with']:
+            noted['gone_on_with'].append(changed)
         logs.write_json(path, noted)
+
+
+def check_new(workdir: pathlib.Path, again: str) -> None:
+    """Raises UserError where the workdir is of a run that runs nothing again, or another one."""
+    path = workdir / NAME
+    if path.exists() and json.loads(path.read_text()).get('again') != again:
+        raise UserError(f'--workdir={workdir} holds another run: name a new folder for the second')
 
 
 def complete(workdir: pathlib.Path, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,10 +106,13 @@ def facts(config: Config, splits: Splits) -> dict[str, Any]:
         'device': f'{device.device_kind} ({device.platform}, {_processor()})',
         'devices': jax.device_count(),
         'processes': jax.process_count(),
+        # A CPU's sums are split over its threads; of an accelerator they are no part.
+        'cores': len(jobs.usable_cores()) if device.platform == 'cpu' else None,
         'xla_flags': os.environ.get('XLA_FLAGS', ''),
         'data_fingerprint': splits.fingerprint,
         'unlabeled_fingerprint': splits.unlabeled_fingerprint,
         'weights_sha256': _weights_sha256(config),
+        'init_sha256': _init_sha256(config),
         'git': revision(),
     }
 
@@ -169,6 +193,17 @@ def revision() -> dict[str, Any] | None:
         return {'revision': git('rev-parse', 'HEAD'), 'changed': changed}
     except OSError:
         return None
+
+
+def _init_sha256(config: Config) -> str | None:
+    """What the parameters that a run starts from are hashed to; None for those of no run."""
+    folder = pathlib.Path(config.init_from)
+    meta = checkpoint.of_run(folder) if config.init_from else None
+    if meta is None:
+        return None
+    # It holds the hash of every file.
+    manifest = folder / 'best' / str(meta['best']['step']) / 'manifest.json'
+    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None
 
 
 def _processor() -> str:

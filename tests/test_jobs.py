@@ -194,7 +194,8 @@ def test_the_cores_of_this_process_are_shared_out(monkeypatch, cores, count, sha
 
 
 def test_a_system_that_does_not_pin_runs_them_all_the_same(monkeypatch):
-    monkeypatch.delattr(os, 'sched_setaffinity', raising=False)
+    for name in ('sched_setaffinity', 'sched_getaffinity'):
+        monkeypatch.delattr(os, name, raising=False)
     monkeypatch.setattr(os, 'cpu_count', lambda: 4)
     assert core_shares(3) == [[], [], []]
 

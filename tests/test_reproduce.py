@@ -1,7 +1,9 @@
 """reproduce.json: what it names, and a second run of it."""
 
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,19 +41,21 @@ def test_other_bits_are_told_with_what_differs(smoke_run, run_main, tmp_path):
     made = noted(smoke_run(QUICK).workdir)
     made['config']['seed'] = 1
     made['devices'], made['versions']['jax'] = 8, '0.1'
+    made['cores'] = 96
     path = tmp_path / 'reproduce.json'
     path.write_text(json.dumps(made))
     done = run_main([f'--reproduce={path}', f'--workdir={tmp_path / "new"}'])
     assert done.returncode == 1, done.stderr
     assert 'final parameters: OTHER bits (' in done.stdout
     assert 'another topology: devices 8 before, now 1' in done.stdout
+    assert re.search(r'another topology: cores 96 before, now \d', done.stdout)
     assert re.search(r'other versions: jax 0\.1 before, now \d', done.stdout)
     assert 'another seed: seed 0 before, now 1' in done.stdout
 
 
 def test_what_it_names(smoke_run):
     made = noted(smoke_run(QUICK).workdir)
-    others = {'command', 'config', 'git', 'params_sha256', 'gone_on_with'}
+    others = {'again', 'command', 'config', 'git', 'params_sha256', 'gone_on_with'}
     assert {*reproduce.NEEDED, *others} == set(made)
     assert made['versions']['jax'] and made['weights_sha256'] is None
     assert made['command'] == ['--config=experiments/quickstart.py:smoke']
@@ -73,6 +77,45 @@ def test_a_finished_run_that_noted_nothing_is_not_compared(tmp_path):
 
 def facts(**fields) -> dict:
     return {**dict.fromkeys(reproduce.NEEDED, 'x'), 'params_sha256': 'a' * 64, **fields}
+
+
+def test_the_folder_of_another_run_is_not_the_second_run(smoke_run, run_main, tmp_path):
+    """It would be finished already, and be compared with itself."""
+    first = Path(shutil.copytree(smoke_run(QUICK).workdir, tmp_path / 'copy'))
+    for workdir in (smoke_run(QUICK).workdir, first):
+        done = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={workdir}'])
+        assert done.returncode == 2 and 'holds another run: name a new folder' in done.stderr
+
+
+def test_a_second_run_that_was_stopped_goes_on(tmp_path):
+    (tmp_path / 'reproduce.json').write_text(json.dumps({'again': 'a', 'params_sha256': None}))
+    reproduce.check_new(tmp_path, 'a')
+    with pytest.raises(UserError, match='holds another run'):
+        reproduce.check_new(tmp_path, 'b')
+
+
+def test_a_run_that_went_on_for_longer_is_run_again_for_as_long(tmp_path, monkeypatch):
+    found = facts(git=None, config={'steps': 2})
+    del found['params_sha256']
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: dict(found))
+    reproduce.note(Config(task=Crowd()), tmp_path, None)
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    found['config'] = {'steps': 9}
+    for _ in range(2):
+        reproduce.note(Config(task=Crowd()), tmp_path, None)
+    made = noted(tmp_path)
+    assert made['config'] == {'steps': 9} and made['gone_on_with'] == [{'config': {'steps': 2}}]
+
+
+def test_what_a_run_starts_from_is_named(smoke_run):
+    first = smoke_run(QUICK).workdir
+    config = Config(task=Crowd(), init_from=str(first))
+    (best,) = (first / 'best').iterdir()
+    assert (
+        reproduce._init_sha256(config)
+        == hashlib.sha256((best / 'manifest.json').read_bytes()).hexdigest()
+    )
+    assert reproduce._init_sha256(Config(task=Crowd())) is None
 
 
 def test_the_verdict_in_words():

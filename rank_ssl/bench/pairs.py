@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from rank_ssl import plots
+from rank_ssl import jobs, plots
 from rank_ssl.bench import samplers
 from rank_ssl.bench.programs import convolutions, forwards
 from rank_ssl.bench.siamese import siamese_loss
@@ -88,7 +88,7 @@ def measure(setting: Setting, curves: samplers.Setting) -> dict[str, Any]:
 
 def cores() -> str:
     """The cores that this process may use, in words."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    count = len(jobs.usable_cores())
     return '1 core' if count == 1 else f'{count} cores'
 
 

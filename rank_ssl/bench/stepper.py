@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rank_ssl import jobs
 from rank_ssl.models.pixels import CONVENTIONS
 from rank_ssl.models.vgg import LAYOUTS, block_channels
 
@@ -148,7 +149,7 @@ def make_ours(setting: Setting) -> Framework:
         0 if on_gpu else started,
         f'{device.platform} {device.device_kind}',
         dtype,
-        len(os.sched_getaffinity(0)),
+        len(jobs.usable_cores()),
     )
 
 
@@ -170,7 +171,7 @@ def make_torch(setting: Setting) -> Framework:
     on_gpu = torch.cuda.is_available()
     device = torch.device('cuda' if on_gpu else 'cpu')
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    threads = len(os.sched_getaffinity(0))
+    threads = len(jobs.usable_cores())
     torch.set_num_threads(threads)
     started = resident()
     made = draw(setting)

@@ -300,6 +300,42 @@ def test_right_flags_are_taken(command, tmp_path):
     assert parsed(command, [*words, '--labels=a', '--into=b', '--split=test'])['split'] == 'test'
 
 
+def test_without_a_config_the_runs_own_command_is_printed(
+    command, workdir, photos, tmp_path, monkeypatch, capsys
+):
+    run, file = Path(shutil.copytree(workdir, tmp_path / 'run')), tmp_path / 'labels.csv'
+    words = ['--config=experiments/x.py:a', '--config.task.size=48', '--config.data.manual_dir=D']
+    (run / 'reproduce.json').write_text(json.dumps({'command': words}))
+    file.write_text(f'file,x,y\n{NAMES[0]},1,2\n', encoding='utf-8')
+    taking = [f'--workdir={run}', f'--pool={photos}', f'--labels={file}']
+    into = tmp_path / 'set'
+    argv = ['rank_ssl.active', *taking, f'--into={into}']
+    monkeypatch.setattr(sys, 'argv', argv)
+    with flagsaver.flagsaver():
+        flags.FLAGS.unparse_flags()
+        command.parse(argv)
+        command.main()
+    printed = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert printed[:5] == ['python', '-m', 'rank_ssl.main', *words[:2]]
+    assert f'--config.data.manual_dir={into}' in printed and words[2] not in printed
+
+
+def test_labels_for_a_run_that_cannot_be_gone_on_with_are_not_taken_in(
+    command, workdir, photos, tmp_path, monkeypatch
+):
+    run, file = Path(shutil.copytree(workdir, tmp_path / 'run')), tmp_path / 'labels.csv'
+    (run / 'cycle_0').mkdir()
+    file.write_text(f'file,x,y\n{NAMES[0]},1,2\n', encoding='utf-8')
+    argv = ['rank_ssl.active', f'--workdir={run}', f'--pool={photos}', f'--labels={file}']
+    argv.append(f'--into={tmp_path / "set"}')
+    monkeypatch.setattr(sys, 'argv', argv)
+    with flagsaver.flagsaver(), pytest.raises(UserError, match='holds no finished cycle'):
+        flags.FLAGS.unparse_flags()
+        command.parse(argv)
+        command.main()
+    assert not (tmp_path / 'set').exists()
+
+
 def test_labels_are_taken_in_and_trained_on(
     command, workdir, photos, tmp_path, monkeypatch, capsys
 ):
