@@ -17,7 +17,6 @@ import pathlib
 import re
 import shutil
 import socket
-import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -25,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rank_ssl import logs
 from rank_ssl.errors import UserError
 
 Meta = dict[str, Any]
@@ -48,7 +48,7 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
     if jax.process_index() > 0:
         return
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         partial.mkdir(parents=True)
         if shutil.disk_usage(partial).free < need:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -56,15 +56,15 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
             checkpointer.save((partial / 'arrays').absolute(), arrays)
         (partial / 'meta.json').write_text(json.dumps(meta, indent=1, sort_keys=True))
         _write_manifest(partial)
+        _remove(target)
+        partial.rename(target)
+        _sync(folder)
     except (OSError, ValueError) as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise UserError(
             f'{target}: cannot save {need} bytes ({_reason(error)}): free disk space and start the '
             'same command again; older checkpoints are whole'
         ) from error
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    _sync(folder)
 
 
 def restore_step(folder: pathlib.Path, step: int, like: Any) -> Any:
@@ -87,7 +87,7 @@ def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
         fault = damage(path)
         if fault is None:
             return step, json.loads((path / 'meta.json').read_text())
-        print(f'{path}: {fault}; going back to the checkpoint before', file=sys.stderr)
+        logs.say(f'{path}: {fault}; going back to the checkpoint before')
     if steps:
         raise UserError(
             f'{folder}: none of the checkpoints {", ".join(map(str, steps))} is whole: '
@@ -165,8 +165,16 @@ def prune_best(best: pathlib.Path, folder: pathlib.Path, *, newest: int) -> None
 
 
 def clean(folder: pathlib.Path) -> None:
-    """Removes what killed saves left behind."""
+    """Removes what a killed process has not written to its end: saves and single files."""
     for path in folder.glob('.*.partial') if folder.is_dir() else ():
+        _remove(path)
+
+
+def _remove(path: pathlib.Path) -> None:
+    """A folder, or a file that stands in the place of one."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    else:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -214,10 +222,18 @@ class Saver:
 def lock(workdir: pathlib.Path) -> Iterator[None]:
     """Holds the workdir for this process. Raises UserError, naming the owner, where it is held.
 
-    The lock is the operating system's: it ends with its owner, however that dies.
+    The lock is the operating system's: it ends with its owner, however that dies. What a dead one
+    was writing there is removed. Raises UserError too where the lock can't be opened.
     """
     path = workdir / '.lock'
-    with open(path, 'a+', encoding='utf-8') as file:
+    with contextlib.ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, 'a+', encoding='utf-8'))
+        except OSError as error:
+            raise UserError(
+                f'{path} cannot be opened ({error.strerror}): where it is of another user, name '
+                'another --workdir'
+            ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -229,6 +245,7 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
         file.truncate(0)
         file.write(f'pid {os.getpid()} on {socket.gethostname()}')
         file.flush()
+        clean(workdir)
         yield
 
 

@@ -170,7 +170,9 @@ def guarded(function: Callable[[], T]) -> T:
         if error.errno not in FULL:
             raise
         cure = 'free disk space and start the same command again'
-        _say(f'error: {error.filename or "a file"}: {error.strerror}: {cure}')
+        # A write that fails, unlike an opening, does not know its file.
+        where = error.filename or f'a file of --workdir={"".join(typed(sys.argv, "workdir"))}'
+        _say(f'error: {where}: {error.strerror}: {cure}')
         sys.exit(2)
 
 

@@ -6,20 +6,25 @@ file or the new one and never half of either.
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self, TextIO
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from rank_ssl.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def _plain(value: Any) -> Any:
@@ -37,16 +42,39 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str], size: int | None = None) -> Iterator[None]:
+    """Writes in here that fail raise a UserError with the path, the bytes where known, the cure."""
     try:
-        with open(temporary, 'wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        what = '' if size is None else f' {size} bytes'
+        full = error.errno in FULL
+        cure = 'free disk space' if full else 'make its folder one that can be written to'
+        raise UserError(
+            f'{path}: cannot write{what} ({error.strerror or error}): {cure} and start the same '
+            'command again'
+        ) from error
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    """All of the bytes, on disk when this returns; the file has no buffer of its own."""
+    rest = memoryview(data)
+    while rest:  # a disk that fills up takes a part and says nothing
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+def _replace(path: Path, data: bytes) -> None:
+    # A workdir has one owner, who finds by its name what a killed one left (checkpoint.clean).
+    temporary = path.with_name(f'.{path.name}.partial')
+    with writing(path, len(data)):
+        try:
+            with open(temporary, 'wb', buffering=0) as file:
+                _write_all(file, data)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
@@ -58,6 +86,23 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """The text as a file, put in place in one step."""
     _replace(Path(path), text.encode())
+
+
+def read_json(path: str | os.PathLike[str], *, cure: str) -> dict[str, Any] | None:
+    """The object that a JSON file holds; None where there is no file.
+
+    Raises UserError, which ends in `cure`, where it cannot be read or holds something else.
+    """
+    try:
+        found = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        fault = ' '.join(str(getattr(error, 'strerror', None) or error).split())
+        raise UserError(f'{path} cannot be read ({fault}): {cure}') from error
+    if not isinstance(found, dict):
+        raise UserError(f'{path} holds no JSON object: {cure}')
+    return found
 
 
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -117,25 +162,47 @@ class MetricsLog:
         last = -1 if resume_step is None else resume_step
         if path.exists():
             _replace(path, b''.join(line + b'\n' for line in _kept_lines(path, last)))
-        self._file = path.open('a', encoding='utf-8')
-        # TensorBoard hides what earlier event files say of purge_step and later steps.
-        self._board = SummaryWriter(
-            str(folder / 'tensorboard'), purge_step=last + 1, flush_secs=10, write_to_disk=True
-        )
+        self._path = path
+        with writing(path):
+            self._file = path.open('ab', buffering=0)
+        self._events = folder / 'tensorboard'
+        with writing(self._events):
+            self._events.mkdir(exist_ok=True)
+            # Not SummaryWriter: where the disk is full its thread ends, and its queue fills up and
+            # is waited for without end.
+            self._board = EventsWriter(str(self._events / 'events'))
+        # TensorBoard hides what earlier event files say of this and later steps.
+        self._add_event(step=last + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """One line, on disk when this returns; TensorBoard gets the numbers that are finite."""
+        """One line, on disk when this returns; TensorBoard gets the numbers that are finite.
+
+        Raises UserError where the disk is full.
+        """
         row = {'step': int(step), **_plain(metrics)}
-        self._file.write(json.dumps(row, allow_nan=False) + '\n')
-        self._file.flush()
-        for name, value in row.items():
-            if name != 'step' and isinstance(value, (int, float)):
-                self._board.add_scalar(name, value, step)
+        data = f'{json.dumps(row, allow_nan=False)}\n'.encode()
+        with writing(self._path, len(data)):
+            _write_all(self._file, data)
+        values = [
+            Summary.Value(tag=name, simple_value=value)
+            for name, value in row.items()
+            if name != 'step' and isinstance(value, (int, float))
+        ]
+        self._add_event(step=int(step), summary=Summary(value=values))
+
+    def _add_event(self, **fields: Any) -> None:
+        event = Event(wall_time=time.time(), **fields)
+        with writing(self._events, event.ByteSize()):
+            self._board.write_event(event)
+            self._board.flush()
 
     def close(self) -> None:
         """Both files closed; closing twice is allowed."""
-        self._file.close()
-        self._board.close()
+        if not self._file.closed:
+            self._file.close()
+            # All was written before, or has failed and said so.
+            with contextlib.suppress(OSError):
+                self._board.close()
 
     def __enter__(self) -> Self:
         return self
@@ -272,6 +339,11 @@ class Progress:
         except OSError:
             _discard_output(self._stream)
             self._stream = None
+
+
+def say(text: str) -> None:
+    """A line for a person on stderr; as with Progress, nothing ends where nobody reads it."""
+    Progress(0).message(text)
 
 
 def _discard_output(stream: TextIO) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from rank_ssl import logs, plots
 from rank_ssl.config import Config
 from rank_ssl.data import FIGURE, Examples, Splits, counter_rng
+from rank_ssl.errors import UserError
 from rank_ssl.evaluate import Evaluation
 from rank_ssl.train import Run
 
@@ -21,7 +22,9 @@ def finish(run: Run, *, params_sha256: str) -> dict[str, Any]:
     """Evaluates the state's (best) parameters, writes all results and returns result.json.
 
     This is the one place where the test split is read; with `config.evaluate_test` false the
-    predictions and figures are of the validation split.
+    predictions and figures are of the validation split. result.json marks a finished run, so it is
+    written last; an error of the figures stands in it as `figures_failed` and is then raised.
+    Raises UserError where the disk is full.
     """
     config = run.config
     records = run.splits.test if config.evaluate_test else run.splits.validation
@@ -48,12 +51,29 @@ def finish(run: Run, *, params_sha256: str) -> dict[str, Any]:
         **run_facts(run),
     }
     if jax.process_index() == 0:
-        found.write_csv(run.workdir / 'predictions.csv', config.task)
-        logs.write_json(run.workdir / 'result.json', result)
+        with logs.writing(run.workdir / 'predictions.csv'):
+            found.write_csv(run.workdir / 'predictions.csv', config.task)
         tested = {name: value for name, value in result.items() if name.startswith('test/')}
         logs.write_last(run.workdir / 'metrics.jsonl', run.step, tested)
-        draw(run, found)
+        failed = _drawn(run, found)
+        if failed is not None:
+            result['figures_failed'] = f'{type(failed).__name__}: {failed}'
+        logs.write_json(run.workdir / 'result.json', result)
+        if failed is not None:
+            raise failed
     return result
+
+
+def _drawn(run: Run, found: Evaluation) -> Exception | None:
+    """Draws the figures; the error of one that fails. A full disk is raised: it is no defect."""
+    try:
+        with logs.writing(run.workdir / 'figures'):
+            draw(run, found)
+    except UserError:
+        raise
+    except Exception as error:  # a figure costs no result, whatever it raises
+        return error
+    return None
 
 
 def run_facts(run: Run) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The stages of a run: each trains from where its workdir left it, and leaves its results."""
 
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -33,14 +32,13 @@ def run_stages(
     `accepted` is called when a run has been made that the workdir and the weights allow, before it
     trains.
     """
-    say = logs.Progress(config.steps).message
     *before, last = config.stages() if config.mode == 'train' else [config]
     for stage in before:
         folder = workdir / stage.regime
         last = dataclasses.replace(last, init_from=str(folder))
         if checkpoint.saved_steps(workdir / 'checkpoints'):
             continue  # the last stage has begun: what it began from stays as it was
-        say(f'stage {stage.regime} in {folder}')
+        logs.say(f'stage {stage.regime} in {folder}')
         folder.mkdir(exist_ok=True)
         run_stage(stage, folder, splits, accepted=accepted)
     return run_stage(last, workdir, splits, accepted=accepted)
@@ -54,16 +52,17 @@ def run_stage(
     accepted: Callable[[], None] = lambda: None,
 ) -> Finished:
     """One regime from its first step, or from where its workdir left it, to its results."""
-    say = logs.Progress(config.steps).message
+    if jax.process_index() == 0:
+        checkpoint.clean(workdir)
     this = train.create_run(config, workdir, splits)
     step = this.start
     if step is not None:
-        say(f'resumed from step {step}')
+        logs.say(f'resumed from step {step}')
     elif config.mode == 'evaluate':
         raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
     if config.mode == 'train':
         if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
-            say(f'nothing to do: step {step} of {config.steps} is reached')
+            logs.say(f'nothing to do: step {step} of {config.steps} is reached')
             return Finished(this, done)
         if jax.process_index() == 0:
             logs.write_json(workdir / 'config.json', config.to_dict())
@@ -75,8 +74,12 @@ def run_stage(
 
 
 def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any] | None:
-    """The result.json of that step, where there is one with all that the config asks for."""
-    path = workdir / 'result.json'
-    result = json.loads(path.read_text()) if path.exists() else {}
+    """The result.json of that step, where there is one with all that the config asks for.
+
+    One without its figures is none. Raises UserError for a damaged one.
+    """
+    cure = 'delete it, and the same command makes it again'
+    result = logs.read_json(workdir / 'result.json', cure=cure) or {}
     tested = any(name.startswith('test/') for name in result)
-    return result if result.get('steps') == step and tested >= config.evaluate_test else None
+    whole = tested >= config.evaluate_test and 'figures_failed' not in result
+    return result if result.get('steps') == step and whole else None

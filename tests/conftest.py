@@ -3,9 +3,10 @@
 import functools
 import os
 import resource
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,26 @@ def run_main() -> Callable[..., subprocess.CompletedProcess[str]]:
         )
 
     return run
+
+
+@pytest.fixture
+def disk_limit() -> Iterator[Callable[[int], None]]:
+    """A function that lets this process write no file longer than so many bytes, as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture(scope='session')
+def unprivileged() -> list[str]:
+    """Words in front of a command by which the permissions of files hold for root as for others."""
+    if os.geteuid():
+        return []
+    caps = '-dac_override,-dac_read_search'
+    words = ['setpriv', f'--bounding-set={caps}', f'--inh-caps={caps}']
+    if shutil.which('setpriv') is None or subprocess.run([*words, 'true'], check=False).returncode:
+        pytest.skip('root may read and write anywhere, and cannot give that up here')
+    return words
 
 
 class SmokeRun(NamedTuple):

@@ -207,7 +207,7 @@ def test_none_whole_is_an_error_never_a_fresh_start(folder, capsys):
 @pytest.mark.fault(
     row=4,
     injected='an empty and a stray step folder, a file named like a step',
-    outcome='a warning, the newest whole one is used',
+    outcome='a warning, the newest whole one is used; a run that reaches the step saves it',
 )
 def test_stray_and_empty_folders(folder, capsys):
     (folder / '99').mkdir()
@@ -215,6 +215,11 @@ def test_stray_and_empty_folders(folder, capsys):
     (folder / '7').write_text('a file')
     assert_holds(folder, 2)
     assert f'{folder / "99"}: its manifest.json cannot be read' in capsys.readouterr().err
+    for step in (7, 99):
+        checkpoint.save(folder, step, tree(step), {'number': step})
+    assert checkpoint.saved_steps(folder) == [1, 2, 7, 99] and leftovers(folder) == []
+    assert checkpoint.damage(folder / '7') is None
+    assert_holds(folder, 99)
 
 
 def test_a_stray_folder_does_not_push_out_what_was_just_saved(folder):
@@ -332,6 +337,7 @@ def test_what_killed_saves_left_is_removed_at_the_next_start(folder):
     for name in ('.3.partial', '.1.partial'):
         (folder / name / 'arrays').mkdir(parents=True)
     (folder / '.3.partial' / 'arrays' / 'x').write_text('half')
+    (folder / '.4.partial').write_text('a file')
     checkpoint.Saver(folder, keep=2).close()
     assert leftovers(folder) == [] and checkpoint.saved_steps(folder) == [1, 2]
     checkpoint.clean(folder / 'absent')
@@ -401,14 +407,6 @@ def test_a_process_that_dies_at_any_point_of_a_save_leaves_a_whole_checkpoint(tm
     # It dies before, in and after each part of a save: making, hashing, renaming, pruning.
     assert len(copies) > 20 and found == sorted(found) and set(found) == {2, 3}
     assert checkpoint.saved_steps(copies[-1]) == [2, 3]
-
-
-@pytest.fixture
-def disk_limit():
-    """A function that lets this process write no file longer than so many bytes, as a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.fault(
@@ -510,6 +508,19 @@ def test_a_workdir_is_one_process_at_a_time(tmp_path):
         assert (tmp_path / '.lock').read_text() == f'pid {os.getpid()} on {socket.gethostname()}'
     with checkpoint.lock(tmp_path):
         pass
+
+
+@pytest.mark.fault(
+    row=1,
+    injected='a kill while result.json or metrics.jsonl is replaced',
+    outcome='the half of a file is removed at the next start',
+)
+def test_the_next_owner_of_a_workdir_removes_half_a_file(tmp_path):
+    for name in ('.result.json.partial', '.metrics.jsonl.partial'):
+        (tmp_path / name).write_text('{"st')
+    with checkpoint.lock(tmp_path), pytest.raises(UserError), checkpoint.lock(tmp_path):
+        pytest.fail('the lock was given twice')
+    assert [path.name for path in tmp_path.iterdir()] == ['.lock']
 
 
 def test_params_sha256_is_over_the_bytes_in_path_order():

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rank_ssl import cli
+from data_prep import source, tiny
+from experiments import quickstart
+from rank_ssl import cli, data
 from rank_ssl.errors import Stopped, UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -289,21 +291,71 @@ def test_a_workdir_on_a_read_only_disk(tmp_path, monkeypatch):
         cli.make_workdir(str(tmp_path))
 
 
+@pytest.fixture
+def refused(unprivileged):
+    """refused(path, mode, *arguments): stderr of a command that finds a path with that mode."""
+
+    def run(path: Path, mode: int, *arguments: str) -> str:
+        before = path.stat().st_mode
+        path.chmod(mode)
+        words = [*unprivileged, sys.executable, '-m', 'rank_ssl.main', *arguments]
+        try:
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=240)
+        finally:
+            path.chmod(before)
+        assert (done.returncode, done.stdout) == (2, ''), done.stderr
+        return done.stderr
+
+    return run
+
+
 @pytest.mark.fault(
     row=20,
-    injected='a folder without write permission (not as root)',
-    outcome='one line',
+    injected='a workdir without write permission, one below it, one with the lock of another user',
+    outcome='one line, exit code 2',
 )
-@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
-def test_a_workdir_that_is_read_only(tmp_path):
-    tmp_path.chmod(0o500)
-    try:
-        with pytest.raises(UserError, match='is read-only; name a folder that can be written to'):
-            cli.make_workdir(str(tmp_path))
-        with pytest.raises(UserError, match='Permission denied; name a folder'):
-            cli.make_workdir(str(tmp_path / 'run'))
-    finally:
-        tmp_path.chmod(0o700)
+@pytest.mark.parametrize('case', ['the folder', 'one below', 'the lock'])
+def test_a_workdir_that_is_read_only(refused, tmp_path, case):
+    workdir, path, mode = tmp_path, tmp_path, 0o500
+    fault = f'--workdir={tmp_path} is read-only; name a folder that can be written to'
+    if case == 'one below':
+        workdir = tmp_path / 'run'
+        fault = f'--workdir={workdir}: Permission denied; name a folder that can be written to'
+    elif case == 'the lock':
+        path, mode = tmp_path / '.lock', 0o000
+        path.touch()
+        fault = (
+            f'{path} cannot be opened (Permission denied): where it is of another user, name '
+            'another --workdir'
+        )
+    assert refused(path, mode, f'--config={QUICK}', f'--workdir={workdir}') == f'error: {fault}\n'
+
+
+@pytest.mark.fault(
+    row=15,
+    injected='a data set folder, and a prepared file, without read permission',
+    outcome='one line with the path and why, exit code 2, before anything compiles',
+)
+@pytest.mark.parametrize('case', ['the folder', 'a prepared file'])
+def test_data_that_cannot_be_read_are_told(refused, tmp_path, case):
+    workdir, data_dir = tmp_path / 'run', tmp_path / 'prepared'
+    fields = [f'--workdir={workdir}', f'--config.data.data_dir={data_dir}']
+    if case == 'the folder':
+        path = tmp_path / 'set'
+        tiny.write(source.load('shanghaitech'), path, config='part_A', count=4, seed=0)
+        experiment = 'experiments/crowd_shtech.py'
+        fields += [f'--config.data.manual_dir={path}', '--config.model.weights=none']
+    else:
+        experiment = QUICK
+        config = quickstart.get_config('smoke')
+        config.data.data_dir = str(data_dir)
+        prepared, _ = data.prepare(config, str(workdir))
+        (path,) = Path(prepared.path).glob('*-train.array_record*')
+    told = refused(path, 0, f'--config={experiment}', *fields).splitlines()[-1]
+    assert told.startswith('error: ') and str(path) in told and 'Permission denied' in told
+    if case == 'a prepared file':
+        assert told.endswith(': delete it, and it is prepared again')
+    assert {path.name for path in workdir.iterdir()} == {'.lock'}
 
 
 @pytest.fixture
@@ -321,12 +373,7 @@ def guarded_end(capsys) -> Iterator[object]:
     yield end
 
 
-@pytest.mark.fault(
-    row=3,
-    injected='no space left while metrics.jsonl is written',
-    outcome='one line with the path; exit code 2',
-)
-def test_exit_codes(guarded_end):
+def test_exit_codes(guarded_end, monkeypatch):
     assert guarded_end(UserError('a: b')) == (2, 'error: a: b\n')
     assert guarded_end(UserError('a\nb/\n  c')) == (2, 'error: a\n  b/\n    c\n')
     assert guarded_end(UserError()) == (2, '')  # said before, by the preparation
@@ -338,6 +385,12 @@ def test_exit_codes(guarded_end):
         2,
         'error: /disk/metrics.jsonl: No space left on device: free disk space and start the same '
         'command again\n',
+    )
+    monkeypatch.setattr(sys, 'argv', ['main.py', '--workdir=runs/a'])
+    assert guarded_end(OSError(28, 'No space left on device')) == (
+        2,
+        'error: a file of --workdir=runs/a: No space left on device: free disk space and start the '
+        'same command again\n',
     )
     assert cli.guarded(lambda: 3) == 3
 

@@ -1,10 +1,13 @@
 """The metrics file, the rate meter and the progress line."""
 
+import errno
 import io
 import json
 import math
 import os
 import pty
+import re
+import resource
 import select
 import subprocess
 import sys
@@ -123,15 +126,90 @@ def test_write_json_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, 
     logs.write_json(path, {'old': 1})
 
     def full_disk(_):
-        raise OSError('no space left')
+        raise OSError(errno.EROFS, 'Read-only file system')
 
-    monkeypatch.setattr(os, 'fsync', full_disk)
-    with pytest.raises(OSError, match='no space'):
+    with monkeypatch.context() as patched, pytest.raises(UserError) as caught:
+        patched.setattr(os, 'fsync', full_disk)
         logs.write_json(path, {'new': 1})
+    assert str(caught.value) == (
+        f'{path}: cannot write 15 bytes (Read-only file system): make its folder one that can be '
+        'written to and start the same command again'
+    )
     with pytest.raises(TypeError):
         logs.write_json(path, {'new': object()})
     assert json.loads(path.read_text()) == {'old': 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ['result.json']
+
+
+FULL = '.File too large.: free disk space and start the same command again'
+
+
+@pytest.mark.fault(
+    row=3,
+    injected='RLIMIT_FSIZE while metrics.jsonl is written',
+    outcome='an error with path and bytes; with room again no line is lost, cut off or twice',
+)
+@pytest.mark.parametrize('scalars, which', [(1, 'tensorboard'), (40, 'metrics.jsonl')])
+def test_a_full_disk_is_told_with_path_and_bytes(tmp_path, disk_limit, scalars, which):
+    # A number that JSON has no word for is 4 bytes there and none in TensorBoard's file.
+    row = {'a': 0.5} if which == 'tensorboard' else {f'name_{n}': math.nan for n in range(scalars)}
+    path, told = tmp_path / 'metrics.jsonl', None
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        disk_limit(2000)
+        for step in range(1000):
+            try:
+                log.write(step, row)
+            except UserError as error:
+                told = str(error)
+                break
+        disk_limit(resource.RLIM_INFINITY)
+    assert re.fullmatch(f'{tmp_path / which}: cannot write [0-9]+ bytes {FULL}', told)
+    assert 0 < step < 100
+    with logs.MetricsLog(tmp_path, resume_step=step - 1) as log:
+        assert steps_of(path) == list(range(step))
+        log.write(step, row)
+    assert steps_of(path) == list(range(step + 1))
+
+
+def test_files_that_are_replaced_are_told_too_and_stay(tmp_path, disk_limit):
+    path = tmp_path / 'metrics.jsonl'
+    for step in range(30):
+        logs.write_last(path, step, {f'test/{step}': 1.0})
+    before = path.read_bytes()
+    disk_limit(len(before))
+    with pytest.raises(UserError, match=f'{path}: cannot write [0-9]+ bytes {FULL}'):
+        logs.write_last(path, 30, {'test/30': 1.0})
+    disk_limit(resource.RLIM_INFINITY)
+    assert path.read_bytes() == before and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_line_is_on_disk_before_the_next_step(tmp_path, monkeypatch):
+    synced = []
+    with logs.MetricsLog(tmp_path, resume_step=None) as log:
+        sync = os.fsync
+        monkeypatch.setattr(os, 'fsync', lambda n: (synced.append(os.fstat(n).st_ino), sync(n)))
+        log.write(0, {'train/loss': 1.0})
+        assert (tmp_path / 'metrics.jsonl').stat().st_ino in synced
+
+
+def test_a_json_file_is_an_object_or_told(tmp_path):
+    path = tmp_path / 'result.json'
+    assert logs.read_json(path, cure='mend it') is None
+    path.write_text('{"é": [1, null]}', encoding='utf-8')
+    assert logs.read_json(path, cure='mend it') == {'é': [1, None]}
+    for content, fault in (
+        (b'', 'cannot be read .Expecting value.*'),
+        (b'{"a": 1', 'cannot be read .Expecting .*'),
+        (b'\xff{}', 'cannot be read .*'),
+        (b'[' * 100_000, 'cannot be read .*recursion.*'),
+        (b'[1]', 'holds no JSON object'),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=f'^{path} {fault}: mend it$') as caught:
+            logs.read_json(path, cure='mend it')
+        assert '\n' not in str(caught.value)
+    with pytest.raises(UserError, match='cannot be read .Is a directory.: mend it'):
+        logs.read_json(tmp_path, cure='mend it')
 
 
 def test_the_rate_leaves_out_the_first_step_and_what_left_the_window():
@@ -279,6 +357,30 @@ def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path, name):
     reader.close()
     assert process.wait(timeout=60) == 0
     assert end.read_text() == 'done'
+
+
+SAYS = """
+import sys
+from rank_ssl import logs
+logs.say('one')
+sys.stdin.read()
+for _ in range(1000):
+    logs.say('more')
+open(sys.argv[1], 'w').write('done')
+"""
+
+
+def test_what_is_said_ends_nothing_where_nobody_reads_it(tmp_path, capsys):
+    logs.say('a line')
+    assert capsys.readouterr() == ('', 'a line\n')
+    end, pipe = tmp_path / 'end', subprocess.PIPE
+    process = subprocess.Popen(
+        [sys.executable, '-c', SAYS, end], stdin=pipe, stderr=pipe, text=True
+    )
+    assert process.stderr.readline() == 'one\n'
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0 and end.read_text() == 'done'
 
 
 @pytest.mark.fault(row=21, injected='started without stderr (2>&-)', outcome='the run goes on')

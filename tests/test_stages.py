@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -139,6 +140,28 @@ def test_a_damaged_end_of_the_first_stage_is_told(play, tmp_path):
     (tmp_path / 'run' / 'best' / '4' / 'meta.json').write_text('{}')
     with pytest.raises(UserError, match='best/4: meta.json was changed'):
         play(tmp_path / 'next', 'baseline', steps=2, init_from=str(tmp_path / 'run'))
+
+
+@pytest.mark.parametrize('content', ['', '{"steps": 2, "te', '[2]'])
+def test_a_damaged_result_is_told_with_its_cure(play, tmp_path, content):
+    first = play(tmp_path, 'baseline', steps=2)
+    path = tmp_path / 'result.json'
+    path.write_text(content)
+    with pytest.raises(UserError, match=f'^{path} .*: delete it, and the same command makes it ag'):
+        play(tmp_path, 'baseline', steps=2)
+    path.unlink()
+    assert play(tmp_path, 'baseline', steps=2)['test/mae'] == first['test/mae']
+
+
+def test_what_a_killed_run_left_of_a_file_is_gone_in_each_stage(play, tmp_path):
+    play(tmp_path, 'finetune', steps=2)
+    halves = [folder / '.metrics.jsonl.partial' for folder in (tmp_path, tmp_path / 'ranking')]
+    for path in (*halves, tmp_path / 'result.json'):
+        path.write_text('{"st')
+    (tmp_path / 'result.json').unlink()
+    shutil.rmtree(tmp_path / 'checkpoints')
+    play(tmp_path, 'finetune', steps=2)
+    assert not any(map(Path.exists, halves))
 
 
 def test_the_last_stage_can_be_evaluated_alone(play, tmp_path, capsys):

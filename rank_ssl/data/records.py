@@ -1,27 +1,32 @@
 """Prepared data sets on disk: made by `data_prep` where they are not, read through TFDS."""
 
+import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from rank_ssl import logs
 from rank_ssl.config import Config, Data
 from rank_ssl.errors import UserError
 from rank_ssl.ops import images
 from rank_ssl.types import Record
 
 TEXTS = ('id', 'reference', 'kind')  # TFDS gives text as bytes
+CURE = 'delete it, and it is prepared again'
 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A prepared data set on disk: its TFDS folder and what its preparation reported."""
+    """A prepared data set on disk: its TFDS folder and what its preparation reported.
+
+    Where its files are damaged, reading them raises UserError.
+    """
 
     path: str
     report: dict[str, Any]
@@ -29,7 +34,8 @@ class Prepared:
     @functools.cached_property
     def builder(self) -> Any:
         """The TFDS builder that reads it."""
-        return tfds.builder_from_directory(self.path)
+        with _damage(self.path):
+            return tfds.builder_from_directory(self.path)
 
     @property
     def splits(self) -> list[str]:
@@ -43,7 +49,10 @@ class Prepared:
 
     def records(self, split: str, rows: Sequence[int] | None = None) -> 'Records':
         """The records of a split, or those rows of it."""
-        source = self.builder.as_data_source(split, decoders={'image': tfds.decode.SkipDecoding()})
+        decoders = {'image': tfds.decode.SkipDecoding()}
+        builder = self.builder
+        with _damage(self.path):
+            source = builder.as_data_source(split, decoders=decoders)
         rows = range(len(source)) if rows is None else rows
         return Records([source], [(0, int(row)) for row in rows])
 
@@ -94,7 +103,18 @@ def _prepare(
             f'run it alone: {" ".join(command[1:])}'
         )
     path = done.stdout.strip().splitlines()[-1]
-    return Prepared(path, json.loads((pathlib.Path(path) / 'prepared.json').read_text()))
+    report = logs.read_json(pathlib.Path(path) / 'prepared.json', cure=f'{path} is damaged: {CURE}')
+    return Prepared(path, report or {})
+
+
+@contextlib.contextmanager
+def _damage(folder: str) -> Iterator[None]:
+    """What reading a damaged folder raises as a UserError; TFDS has many kinds of errors for it."""
+    try:
+        yield
+    except Exception as error:
+        fault = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(f'{folder} is damaged ({fault}): {CURE}') from error
 
 
 class PreparationRefused(UserError):
@@ -116,9 +136,14 @@ class Records:
         return {**raw, 'image': images.decode(raw['image']), 'index': int(i)}
 
     def raw(self, i: int) -> dict[str, Any]:
-        """Record i with its image as the bytes of the file."""
-        source, row = self._rows[i]
-        raw = self._sources[source][row]
+        """Record i with its image as the bytes of the file. Raises UserError for a damaged one."""
+        place, row = self._rows[i]
+        source = self._sources[place]
+        try:
+            raw = source[row]
+        except RuntimeError:  # what array_record raises for each of its hashes that is another
+            with _damage(str(source.dataset_info.data_dir)):
+                raise
         return {**raw, **{name: _text(raw[name]) for name in TEXTS if name in raw}}
 
     def __add__(self, other: 'Records') -> 'Records':

@@ -1,10 +1,10 @@
 """The network of a config, and its parameters before the first step."""
 
-import sys
 from typing import Any
 
 import jax
 
+from rank_ssl import logs
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.models import make_network, vgg
@@ -81,7 +81,7 @@ def _load_dense(config: Config, network: Network, path: str) -> Layers:
     channels = block_channels(config.model.width)[config.model.blocks - 1]
     layers, why = load_dense(path, DenseSizes((side, side), channels, network.head.features))
     if why and jax.process_index() == 0:
-        print(f'fc6 and fc7 start from random values: {why}', file=sys.stderr)
+        logs.say(f'fc6 and fc7 start from random values: {why}')
     return layers
 
 
