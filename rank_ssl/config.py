@@ -28,8 +28,8 @@ HARMLESS = (
     'steps', 'mode', 'eval_every', 'checkpoint_every', 'log_every', 'keep', 'max_bad_steps',
     'eval_batch', 'evaluate_test', 'figure_count',
     'accumulate', 'optim.rate', 'optim.decay_every', 'optim.decay_factor', 'data.workers',
-    'data.threads', 'data.prefetch', 'data.data_dir', 'data.manual_dir', 'data.on_bad',
-    'model.remat', 'model.weights', 'init_from',
+    'data.threads', 'data.prefetch', 'data.silence', 'data.data_dir', 'data.manual_dir',
+    'data.on_bad', 'model.remat', 'model.weights', 'init_from',
 )  # fmt: skip
 # And these may differ where a trained run is evaluated alone.
 EVALUATION = (
@@ -92,6 +92,7 @@ class Data:
     workers: int = 0  # processes that make batches; 0 = threads of this one
     threads: int = 2  # of this process, where workers = 0
     prefetch: int = 2  # batches made ahead, per worker or in all
+    silence: float = 600.0  # seconds without a batch after which those that make them count as hung
     tiny: int = 0  # smoke runs: first make this many tiny training images below the workdir
 
 
@@ -189,8 +190,8 @@ class Config:
     def _check_numbers(self) -> None:
         positive = ('steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every',
                     'max_bad_steps', 'data.groups', 'data.labeled_per_group', 'data.threads',
-                    'data.test_stride', 'data.prefetch', 'hard_every', 'hard_add',
-                    'active.start', 'active.share', 'active.draws',
+                    'data.test_stride', 'data.prefetch', 'data.silence',
+                    'hard_every', 'hard_add', 'active.start', 'active.share', 'active.draws',
                     'optim.decay_every', 'optim.rate',
                     'optim.head_rate', 'optim.decay_factor', 'model.width')  # fmt: skip
         not_negative = ('seed', 'first_step', 'eval_every', 'eval_tile',

@@ -3,18 +3,19 @@
 import contextlib
 import dataclasses
 import math
+import os
 import pathlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, logs, parallel
 from rank_ssl.config import Config
-from rank_ssl.data import Batches, BatchIterator, Examples, Splits
+from rank_ssl.data import Batches, BatchIterator, Examples, Splits, leave_at_once
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.evaluate import Evaluation, Evaluator
 from rank_ssl.types import TrainState
@@ -56,16 +57,26 @@ class Loop:
     saver: checkpoint.Saver
     progress: logs.Progress
     log: logs.MetricsLog | None
+    told: int = 0  # skipped updates that a line has named
 
     def steps(self, step_fn: Callable, start: int, received: list[int]) -> None:
-        """Takes the steps after `start`. Raises Stopped when a signal is received."""
+        """Takes the steps after `start`. Raises Stopped when a signal is received.
+
+        The state is saved first: that after the step at work or, where that step still waits for
+        its batch, that after the one before.
+        """
         run, config, meter = self.run, self.run.config, logs.RateMeter()
         metrics: dict[str, Any] = {}
         images = config.groups * (config.ranked + config.labeled)
-        began, before = time.perf_counter(), run.seconds
+        began, before, saved = time.perf_counter(), run.seconds, start
+        self.told = int(run.state.skipped)
         for step in range(start + 1, config.steps + 1):
             asked = time.perf_counter()
-            batch = next(self.iterator)
+            batch = self.iterator.ask(received)
+            if batch is None:
+                if saved < step - 1:
+                    self._save(step - 1)
+                self._stop(received[0])
             # While the device still works on the steps before, nothing waits for data.
             if step == start + 1 or metrics['loss'].is_ready():
                 meter.waited(time.perf_counter() - asked)
@@ -85,9 +96,13 @@ class Loop:
             run.seconds = before + time.perf_counter() - began
             if last or stop or step % config.checkpoint_every == 0:
                 self._save(step)
+                saved = step
             if stop:
-                self.saver.wait()
-                raise Stopped(stop)
+                self._stop(stop)
+
+    def _stop(self, number: int) -> NoReturn:
+        self.saver.wait()
+        raise Stopped(number)
 
     def _log_step(self, step: int, values: dict[str, float], meter: logs.RateMeter) -> None:
         config, skipped = self.run.config, int(self.run.state.skipped)
@@ -101,7 +116,10 @@ class Loop:
         shown = {name: value for name, value in row.items() if name != 'grad_norm'}
         extra = {'waiting': meter.waiting_share} | ({'skipped': skipped} if skipped else {})
         self.progress.line(step, meter.images_per_second, shown | extra)
-        self._check_finite(step)
+        self._check_finite()
+        if skipped > self.told:
+            self.told = skipped
+            self.progress.message(f'updates skipped so far: {skipped}, {self._last_bad()}')
 
     def _validate(self, step: int) -> None:
         run = self.run
@@ -118,7 +136,7 @@ class Loop:
 
     def _save(self, step: int) -> None:
         run = self.run
-        self._check_finite(step)
+        self._check_finite()
         run.position = self.iterator.position
         meta = {
             'data_position': run.position,
@@ -141,15 +159,20 @@ class Loop:
             'seen_ids': run.seen,
         }
 
-    def _check_finite(self, step: int) -> None:
+    def _check_finite(self) -> None:
         config, bad = self.run.config, int(self.run.state.worst_in_a_row)
         if bad >= config.max_bad_steps:
-            ids = ', '.join(self.batches.ids(step - 1)[:10])
             raise UserError(
-                f'{bad} non-finite gradients in a row by step {step} (its examples: {ids}): lower '
+                f'{bad} non-finite gradients in a row, {self._last_bad()}: lower '
                 f'config.optim.rate={config.optim.rate:g} or set config.optim.clip_norm; the last '
                 'checkpoint is kept'
             )
+
+    def _last_bad(self) -> str:
+        """The step whose update was skipped last, and its examples: those of this process."""
+        step = int(self.run.state.last_bad_step)
+        ids = ', '.join(self.batches.ids(step - 1))
+        return f'the last one at step {step} (its examples: {ids})'
 
     def _write(self, step: int, group: str, values: dict[str, float]) -> None:
         if self.log is not None:
@@ -175,21 +198,26 @@ def is_better(config: Config, new: dict[str, float], old: dict[str, float] | Non
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT add their number to; a second SIGINT acts at once.
+    """A list that SIGTERM and SIGINT add their number to; a SIGINT after one ends the process.
 
-    With several processes both are left alone: jax agrees on a step with the others at a SIGTERM.
+    It then ends at once, with its worker processes and exit code 130. With several processes the
+    list stays empty: a SIGTERM is jax's, which agrees on a step with the others, and the first
+    SIGINT becomes one. So a signal waits there for data that hang, up to `data.silence` seconds.
     """
     received: list[int] = []
+    alone = jax.process_count() == 1
 
     def note(number: int, frame: Any) -> None:
         if received and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            leave_at_once(128 + number)
         received.append(number)
+        if not alone:
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    numbers = (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else ()
+    numbers = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
     old = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield received
+        yield received if alone else []
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)

@@ -23,8 +23,8 @@ Metrics = dict[str, jax.Array]
 
 def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> TrainState:
     """The state before the first step."""
-    # Three arrays: the step donates its input, and a buffer can be given away once.
-    step, skipped, bad, worst = (jnp.zeros((), jnp.int32) for _ in range(4))
+    # Arrays of their own: the step donates its input, and a buffer can be given away once.
+    step, skipped, bad, worst, last_bad = (jnp.zeros((), jnp.int32) for _ in range(5))
     return TrainState(
         step=step,
         params=params,
@@ -33,6 +33,7 @@ def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> Tr
         skipped=skipped,
         bad_in_a_row=bad,
         worst_in_a_row=worst,
+        last_bad_step=last_bad,
         apply_fn=apply_fn,
     )
 
@@ -180,6 +181,7 @@ def make_train_step(
             skipped=state.skipped + bad,
             bad_in_a_row=in_a_row,
             worst_in_a_row=jnp.maximum(state.worst_in_a_row, in_a_row),
+            last_bad_step=jnp.where(finite, state.last_bad_step, state.step + 1),
         )
         return state, {**found, 'rank_accuracy': accuracy, 'grad_norm': norm}
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -120,7 +119,8 @@ def train(run: Run) -> None:
     """Takes the steps up to config.steps; validates, saves and logs as the config says.
 
     Raises Stopped after a SIGTERM or SIGINT (the state is saved first; a second SIGINT ends at
-    once), and UserError after `max_bad_steps` non-finite gradients in a row.
+    once), and UserError after `max_bad_steps` non-finite gradients in a row and where no batch
+    comes any more.
     """
     config = run.config
     padded, parts = parallel.layout(config.groups, run.mesh.devices.size, config.accumulate)
@@ -132,6 +132,8 @@ def train(run: Run) -> None:
         checkpoint.clean(best)
         checkpoint.discard(best, [step for step in checkpoint.saved_steps(best) if step > start])
     with contextlib.ExitStack() as stack:
+        # First, so that a second SIGINT ends what is closed below, too.
+        received = stack.enter_context(stop_signals())
         log = logs.MetricsLog(run.workdir, resume_step=start or None) if first else None
         saver = checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep, best=best)
         loop = Loop(
@@ -144,7 +146,7 @@ def train(run: Run) -> None:
         )
         for tool in (loop.iterator, saver, loop.progress, *([log] if log else ())):
             stack.callback(tool.close)
-        loop.steps(step_fn, start, stack.enter_context(stop_signals()))
+        loop.steps(step_fn, start, received)
     if jax.process_count() > 1:
         # The others read what the first one has written.
         multihost_utils.sync_global_devices('saved')
@@ -172,4 +174,4 @@ def _check_same_run(
             )
     for name, word in words.items():
         if config.mode == 'train' or name != 'init_from':
-            print(f'changed since the last start: {word}', file=sys.stderr)
+            logs.say(f'changed since the last start: {word}')

@@ -78,6 +78,7 @@ class TrainState(flax.struct.PyTreeNode):
     skipped: jax.Array  # i32[], updates skipped because of a non-finite gradient
     bad_in_a_row: jax.Array  # i32[], how many of them came last, one after another
     worst_in_a_row: jax.Array  # i32[], the most that came one after another so far
+    last_bad_step: jax.Array  # i32[], step, from 1, of the last update skipped; 0 for none
     apply_fn: Callable = flax.struct.field(pytree_node=False)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -72,16 +73,16 @@ class Process:
 
     def __init__(self, command: Sequence[str], workdir: Path) -> None:
         self._workdir = workdir
-        self._process = subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        pipes: Any = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+        self._process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, **pipes)
 
     def end(
-        self, number: int, *, at: int, wait: float = 0, in_save: bool = False
+        self, number: int, *, at: int, wait: float = 0, in_save: bool = False, times: int = 1
     ) -> tuple[int, str]:
         """Sends a signal some time after a step is logged, or after the start of a save later on.
 
-        Gives the exit code and stderr.
+        It goes to the process and all of its own, as a terminal's Ctrl-C. Gives the exit code and
+        stderr.
         """
         try:
             self._until(lambda: self._last_step() >= at)
@@ -89,11 +90,25 @@ class Process:
                 before = leftovers(self._workdir)
                 self._until(lambda: bool(leftovers(self._workdir) - before))
             time.sleep(wait)
-            self._process.send_signal(number)
+            for repeat in range(times):
+                time.sleep(repeat)  # two of a kind that wait at once are one
+                with contextlib.suppress(ProcessLookupError):  # it may be done by now
+                    os.killpg(self._process.pid, number)
             _, told = self._process.communicate(timeout=30)
             return self._process.returncode, told
         finally:
             self._process.kill()
+
+    def left_behind(self) -> bool:
+        """Whether a process that it started is there 5 s after its end."""
+        for _ in range(50):
+            try:
+                os.killpg(self._process.pid, 0)
+            except ProcessLookupError:
+                return False
+            time.sleep(0.1)
+        os.killpg(self._process.pid, signal.SIGKILL)
+        return True
 
     def wait(self) -> tuple[int, str]:
         """The exit code and stderr of a process that nobody ends."""

@@ -31,7 +31,7 @@ from rank_ssl.tasks.iqa import IQA
 ABOVE_ZERO = [
     'steps', 'accumulate', 'eval_batch', 'checkpoint_every', 'keep', 'log_every', 'max_bad_steps',
     'hard_every', 'hard_add', 'data.groups', 'data.labeled_per_group', 'data.threads',
-    'data.test_stride', 'data.prefetch', 'optim.decay_every', 'optim.rate',
+    'data.test_stride', 'data.prefetch', 'data.silence', 'optim.decay_every', 'optim.rate',
     'optim.head_rate', 'optim.decay_factor', 'model.width',
     'active.start', 'active.share', 'active.draws',
 ]  # fmt: skip

@@ -74,20 +74,20 @@ def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
 ENDLESS = ['--config.steps=100000', '--config.checkpoint_every=100000', '--config.eval_every=0']
 SIGNAL = {
     'row': 2,
-    'injected': 'SIGTERM to one of two processes, the first or the second',
+    'injected': 'SIGINT to the first of two processes, SIGTERM to the second',
     'outcome': 'both end the same step, the state is saved, both exit with 143 in under 30 s',
 }
 
 
-def stop_both(workdir: Path, number: int, *fields: str) -> int:
-    """The step that two processes ended with, when one of them was signalled."""
+def stop_both(workdir: Path, process: int, number: int, *fields: str) -> int:
+    """The step that two processes ended with, when one of them got a signal."""
     running = start_both(workdir, *ENDLESS, *fields)
     limit = time.monotonic() + 240
     while not (workdir / 'metrics.jsonl').exists() or len(train_losses(workdir)) < 3:
         assert time.monotonic() < limit and running[0].poll() is None
         time.sleep(0.05)
     began = time.monotonic()
-    running[number].send_signal(signal.SIGTERM)
+    running[process].send_signal(number)
     for code, told in ended(running):
         assert code == 128 + signal.SIGTERM, told
         assert told.endswith('SIGTERM: state saved; the same command goes on\n'), told
@@ -98,8 +98,8 @@ def stop_both(workdir: Path, number: int, *fields: str) -> int:
 
 
 @pytest.mark.fault(**SIGNAL)
-def test_a_signal_to_the_first_process_ends_both(tmp_path):
-    stop_both(tmp_path, 0)
+def test_an_interrupt_of_the_first_process_ends_both_as_a_sigterm_does(tmp_path):
+    stop_both(tmp_path, 0, signal.SIGINT)
 
 
 @pytest.mark.fault(**SIGNAL)
@@ -111,7 +111,7 @@ def test_a_signal_to_the_first_process_ends_both(tmp_path):
 def test_a_signal_to_the_second_process_ends_both_and_one_or_two_go_on(tmp_path):
     two, one = tmp_path / 'two', tmp_path / 'one'
     fields = ['--config.optim.schedule=constant', '--config.figure_count=0']
-    saved = stop_both(two, 1, *fields)
+    saved = stop_both(two, 1, signal.SIGTERM, *fields)
     shutil.copytree(two, one)
     last = [*ENDLESS, f'--config.steps={saved + 3}', *fields]
     for code, told in ended([*start_both(two, *last), start_one(one, *last)]):

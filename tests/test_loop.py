@@ -33,34 +33,48 @@ class Quiet(Loop):
         self.run.last = {'step': step}
 
     def _save(self, step):
-        self._check_finite(step)
+        self._check_finite()
+
+
+class Iterator:
+    """Batches of the steps 0, 1, ..., each after some seconds."""
+
+    def __init__(self, seconds):
+        self.step, self.seconds = -1, seconds
+
+    def ask(self, received):
+        time.sleep(self.seconds)
+        self.step += 1
+        return self.step
 
 
 @pytest.fixture
 def play(monkeypatch):
-    """play(values, seconds, **fields): the rows logged over so many made steps."""
+    """play(values, seconds, **fields): the rows logged over so many made steps.
+
+    `bad` are the steps, from 1, whose gradient is not finite; the lines told are added to `lines`.
+    """
     monkeypatch.setattr(parallel, 'to_devices', lambda batch, mesh: batch)
 
-    def run(values, *, worst=(), bad=(), seconds=0.0, **fields):
+    def run(values, *, bad=(), lines=None, seconds=0.0, **fields):
         config = Config(task=Crowd(), steps=len(values), eval_every=0, **fields)
-        state = SimpleNamespace(skipped=0, worst_in_a_row=0, bad_in_a_row=0)
+        state = SimpleNamespace(skipped=0, worst_in_a_row=0, bad_in_a_row=0, last_bad_step=0)
         run = SimpleNamespace(config=config, mesh=None, seconds=0.0, state=state)
-        worst, bad = worst or [0] * len(values), bad or [0] * len(values)
-
-        def batches():
-            for step in range(len(values)):
-                time.sleep(seconds)
-                yield step
 
         def step_fn(state, batch):
-            state.worst_in_a_row, state.bad_in_a_row = worst[batch], bad[batch]
+            found = batch + 1 in bad
+            state.skipped += found
+            state.bad_in_a_row = found * (state.bad_in_a_row + 1)
+            state.worst_in_a_row = max(state.worst_in_a_row, state.bad_in_a_row)
+            state.last_bad_step = batch + 1 if found else state.last_bad_step
             return state, {'loss': values[batch], 'regression': Value(1), 'ranking': Value(2)}
 
         rows: dict[int, dict] = {}
         log = SimpleNamespace(write=lambda step, row: rows.setdefault(step, row))
-        silent = SimpleNamespace(line=lambda *a: None, message=lambda text: None)
-        ids = SimpleNamespace(ids=lambda step: [f'of {step}'])
-        Quiet(run, ids, batches(), None, silent, log).steps(step_fn, 0, [])
+        told = [] if lines is None else lines
+        quiet = SimpleNamespace(line=lambda *a: None, message=told.append)
+        ids = SimpleNamespace(ids=lambda step: [f'{n} of batch {step}' for n in range(12)])
+        Quiet(run, ids, Iterator(seconds), None, quiet, log).steps(step_fn, 0, [])
         return rows
 
     return run
@@ -80,18 +94,39 @@ def test_while_the_device_works_nothing_waits_for_data(play):
 @pytest.mark.fault(
     row=6,
     injected='k bad gradients in a row, then a good one',
-    outcome='stopped with the step and its examples',
+    outcome='stopped with the last bad step and all of its examples',
 )
 def test_bad_gradients_in_a_row_end_it_although_a_good_one_came_after(play):
-    options = {'worst': [0, 1, 2, 3, 3, 3], 'bad': [0, 1, 2, 3, 0, 0], 'log_every': 5}
-    with pytest.raises(UserError) as caught:
-        play([Value(1)] * 6, max_bad_steps=3, **options)
-    assert str(caught.value).startswith(
-        '3 non-finite gradients in a row by step 5 (its examples: of 4): lower config.optim.rate='
+    options = {'bad': (2, 3, 4), 'max_bad_steps': 3}
+    message = (
+        f'3 non-finite gradients in a row, the last one at step 4 (its examples: {examples(4)}): '
+        'lower config.optim.rate='
     )
-    assert play([Value(1)] * 6, max_bad_steps=4, **options).keys() == {5, 6}
-    with pytest.raises(UserError, match='by step 4 '):  # before what is bad would be saved
-        play([Value(1)] * 6, max_bad_steps=3, **options | {'log_every': 100}, checkpoint_every=4)
+    # At the next line, and before what is bad would be saved.
+    for when in ({'log_every': 5}, {'log_every': 100, 'checkpoint_every': 5}):
+        with pytest.raises(UserError) as caught:
+            play([Value(1)] * 6, **options, **when)
+        assert str(caught.value).startswith(message)
+    assert play([Value(1)] * 6, log_every=5, **options | {'max_bad_steps': 4}).keys() == {5, 6}
+
+
+@pytest.mark.fault(
+    row=6,
+    injected='a bad gradient, once',
+    outcome='a line that names the step and all of its examples',
+)
+def test_a_skipped_update_is_told_once_with_its_examples(play):
+    lines: list[str] = []
+    play([Value(1)] * 9, bad=(2, 3, 8), lines=lines, log_every=2)
+    assert lines == [
+        f'updates skipped so far: 1, the last one at step 2 (its examples: {examples(2)})',
+        f'updates skipped so far: 2, the last one at step 3 (its examples: {examples(3)})',
+        f'updates skipped so far: 3, the last one at step 8 (its examples: {examples(8)})',
+    ]
+
+
+def examples(step: int) -> str:
+    return ', '.join(f'{n} of batch {step - 1}' for n in range(12))
 
 
 @pytest.mark.parametrize('new, old, better', [

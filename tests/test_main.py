@@ -224,14 +224,22 @@ def test_a_run_stopped_before_its_first_validation_cannot_be_evaluated(play, beg
     assert np.isfinite(play(begun)['test/mae'])
 
 
-def test_a_figure_that_fails_costs_no_result(play, tmp_path, monkeypatch):
+def test_a_figure_that_fails_costs_no_result(play, tmp_path, monkeypatch, capsys):
     def fails(*arguments):
         raise RuntimeError('no figure')
 
-    monkeypatch.setattr(results, 'draw', fails)
-    with pytest.raises(RuntimeError, match='no figure'):
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match='no figure'):
+        patched.setattr(results, 'draw', fails)
         play(tmp_path, steps=1)
-    assert np.isfinite(result_of(tmp_path)['test/mae']) and len(rows_of_test(tmp_path)) == 1
+    first = result_of(tmp_path)
+    assert np.isfinite(first['test/mae']) and len(rows_of_test(tmp_path)) == 1
+    assert first['figures_failed'] == 'RuntimeError: no figure'
+    # The next start draws them, and the one after has nothing to do.
+    again = play(tmp_path, steps=1)
+    assert 'nothing to do' not in capsys.readouterr().err
+    assert again == {name: value for name, value in first.items() if name != 'figures_failed'}
+    assert (tmp_path / 'figures' / 'curves.png').exists() and len(rows_of_test(tmp_path)) == 1
+    assert play(tmp_path, steps=1) == again and 'nothing to do' in capsys.readouterr().err
 
 
 # The parameters that are reported.
@@ -432,15 +440,15 @@ def test_a_workdir_in_use_is_refused(play, begun):
 
 @pytest.mark.fault(
     row=2,
-    injected='SIGTERM, then SIGINT to the run that goes on',
+    injected='SIGTERM to a run and its worker process, then SIGINT to the run that goes on',
     outcome='the step ends, its state is saved, exit codes 143 and 130 in under 30 s; '
     'the end has the bits of a run that never stopped',
 )
 def test_signals_save_the_state(play, prepared, longer, tmp_path):
     steps = STEPS + 4
     for number, name, at in ((signal.SIGTERM, 'SIGTERM', 2), (signal.SIGINT, 'SIGINT', 5)):
-        process = Process(command(tmp_path, prepared, steps), tmp_path)
-        code, told = process.end(number, at=at)
+        words = [*command(tmp_path, prepared, steps), '--config.data.workers=1']
+        code, told = Process(words, tmp_path).end(number, at=at)
         assert code == 128 + number, told
         assert told.endswith(f'{name}: state saved; the same command goes on\n')
         assert 'Traceback' not in told
@@ -451,15 +459,16 @@ def test_signals_save_the_state(play, prepared, longer, tmp_path):
     assert_every_step_once(tmp_path, steps)
 
 
-@pytest.mark.fault(row=2, injected='a second SIGINT', outcome='it acts at once')
-def test_a_second_interrupt_acts_at_once():
+def test_only_an_interrupt_after_another_signal_ends_the_process(monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    left = []
+    monkeypatch.setattr(loop, 'leave_at_once', left.append)
     with loop.stop_signals() as received:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGTERM)
-        assert received == [signal.SIGTERM] * 2
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+        assert received == [signal.SIGTERM] * 2 and not left
+        os.kill(os.getpid(), signal.SIGINT)
+        assert left == [130]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -481,12 +490,26 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(prepared, tmp_path):
     assert result_of(tmp_path)['steps'] == 3
 
 
-@pytest.fixture
-def disk_limit():
-    """A function that lets this process write no file longer than so many bytes, as a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+@pytest.mark.fault(
+    row=21,
+    injected='stdout and stderr into a pipe that nobody reads, to a run that goes on with another '
+    'log_every and from the checkpoint before a damaged one',
+    outcome='the run goes on to its end, exit code 0',
+)
+def test_a_run_goes_on_whose_first_words_nobody_reads(begun):
+    (begun / 'checkpoints' / '8' / 'meta.json').write_text('{}')
+    (begun / 'result.json').unlink()
+    words = [f'--config=experiments/{CROWD}', f'--workdir={begun}', '--config.log_every=1']
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, '-m', 'rank_ssl.main', *words, '--config.figure_count=0']
+        done = subprocess.run(command, cwd=ROOT, stdout=writer, stderr=writer, timeout=300)
+    finally:
+        os.close(writer)
+    assert done.returncode == 0
+    assert result_of(begun)['steps'] == STEPS
+    assert_every_step_once(begun)
 
 
 @pytest.mark.fault(
@@ -520,7 +543,7 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     with pytest.raises(UserError) as caught:
         play(tmp_path, **fields)
     found = re.fullmatch(
-        r'2 non-finite gradients in a row by step (\d) \(its examples: (.*)\): lower '
+        r'2 non-finite gradients in a row, the last one at step (\d) \(its examples: (.*)\): lower '
         r'config.optim.rate=1e\+30 or set config.optim.clip_norm; the last checkpoint is kept',
         str(caught.value),
     )
@@ -545,7 +568,8 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
 )
 def test_a_row_of_bad_gradients_between_log_lines_ends_the_run(play, tmp_path):
     fields = {'optim__rate': 1e30, 'max_bad_steps': 2, 'eval_every': 0}
-    with pytest.raises(UserError, match=r'[3-7] non-finite gradients in a row by step 8 .its exam'):
+    found = r'[3-7] non-finite gradients in a row, the last one at step 8 .its examples: '
+    with pytest.raises(UserError, match=found):
         play(tmp_path, log_every=100, checkpoint_every=100, **fields)
     assert checkpoint.saved_steps(tmp_path / 'checkpoints') == []
 

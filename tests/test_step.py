@@ -217,9 +217,11 @@ def test_a_non_finite_gradient_is_skipped_and_counted():
         state, _ = step(state, poisoned)
         assert (int(state.skipped), int(state.bad_in_a_row)) == (bad, bad)
         assert int(state.worst_in_a_row) == bad
+        assert int(state.last_bad_step) == 1 + bad
     jax.tree.map(np.testing.assert_array_equal, before, (state.params, state.opt_state))
     state, _ = step(state, batch)
     assert (int(state.skipped), int(state.bad_in_a_row), int(state.step)) == (2, 0, 4)
+    assert int(state.last_bad_step) == 3
     state, _ = step(state, poisoned)
     # The most in a row stays, so that a look now and then finds it.
     assert (int(state.bad_in_a_row), int(state.worst_in_a_row)) == (1, 2)

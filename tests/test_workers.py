@@ -3,18 +3,29 @@
 import multiprocessing
 import os
 import signal
+import threading
 import time
+from pathlib import Path
 
 import absl.flags
 import pytest
 
 from rank_ssl import checkpoint, data, logs, main
 from rank_ssl.config import Config
-from rank_ssl.data import batches as batches_module
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
-from tests.ended_runs import CROWD, config_of, sha256_of
+from tests.ended_runs import (
+    CROWD,
+    STEPS,
+    Process,
+    command,
+    config_of,
+    sha256_of,
+    steps_of,
+)
+
+RELEASED = threading.Event()  # ends the threads that a test lets hang
 
 
 @pytest.fixture(autouse=True)
@@ -35,13 +46,13 @@ class Made:
 
     def __getitem__(self, step):
         if step >= self._last:
-            time.sleep(600)
+            RELEASED.wait(600)
         return dict.fromkeys(Batch._fields)
 
 
-def iterator_of(made, workers: int):
+def iterator_of(made, workers: int, silence: float = 60):
     config = Config(task=Crowd()).data
-    config.workers, config.prefetch = workers, 1
+    config.workers, config.prefetch, config.silence = workers, 1, silence
     return data.BatchIterator(made, config)
 
 
@@ -78,18 +89,74 @@ def test_a_worker_that_dies_is_told():
 @pytest.mark.fault(
     row=19,
     injected='a worker that sleeps in its transform, a worker that is stopped (SIGSTOP)',
-    outcome='an error after SILENCE seconds; no process is left and nobody waits for one',
+    outcome='an error after data.silence seconds; no process is left and nobody waits for one',
 )
 @pytest.mark.parametrize('how', ['asleep', 'stopped'])
-def test_a_worker_that_hangs_is_told(monkeypatch, how):
+def test_a_worker_that_hangs_is_told(how):
     iterator = iterator_of(Made(2 if how == 'asleep' else 1000), workers=1)
     next(iterator)
-    monkeypatch.setattr(batches_module, 'SILENCE', 3.0)
+    iterator._silence = 3.0  # from here on: a worker takes longer than that to start
     if how == 'stopped':
         os.kill(workers()[0].pid, signal.SIGSTOP)
     began = time.monotonic()
     assert told(iterator).startswith('the worker processes that make batches gave none for 3 s: ')
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.fault(
+    row=19,
+    injected='a thread that sleeps in its transform',
+    outcome='an error after data.silence seconds',
+)
+def test_a_thread_that_hangs_is_told():
+    iterator = iterator_of(Made(2), workers=0, silence=0.5)
+    try:
+        assert told(iterator).startswith('the threads that make batches gave none for 0.5 s: find ')
+    finally:
+        RELEASED.set()
+
+
+def test_a_wait_for_a_batch_ends_for_a_signal_and_goes_on_where_it_was():
+    class Late(Made):
+        def __getitem__(self, step):
+            late.wait(60)
+            return super().__getitem__(step)
+
+    late, received = threading.Event(), []
+    iterator = iterator_of(Late(1000), workers=0)
+    timer = threading.Timer(0.3, received.append, [signal.SIGTERM])
+    timer.start()
+    assert iterator.ask(received) is None and received
+    assert iterator.ask(received) is None and iterator.position == {'next_step': 0}
+    late.set()
+    assert isinstance(next(iterator), Batch) and iterator.position == {'next_step': 1}
+    iterator.close()
+
+
+class Large(Made):
+    """Batches that a pipe does not hold: one that is stopped is in the middle of one."""
+
+    def __getitem__(self, step):
+        return {name: bytes(10_000_000) for name in Batch._fields}
+
+
+@pytest.mark.fault(
+    row=19,
+    injected='kill -9 of a worker process that is sending a batch',
+    outcome='an error in seconds',
+)
+def test_a_worker_that_dies_while_it_sends_is_told():
+    iterator = iterator_of(Large(1000), workers=1)
+    next(iterator)
+    time.sleep(1)
+    workers()[0].kill()
+    began = time.monotonic()
+    with pytest.raises(UserError, match='has ended .exit code -9'):
+        for _ in range(5):
+            next(iterator)
+    iterator.close()
+    assert time.monotonic() - began < 30
+    assert not workers()
 
 
 def test_an_error_of_the_work_itself_stays_what_it_is():
@@ -101,6 +168,62 @@ def test_an_error_of_the_work_itself_stays_what_it_is():
     with pytest.raises(RuntimeError, match='a defect'):
         next(iterator)
     iterator.close()
+
+
+def hung(workdir: Path, data_dir: Path, monkeypatch, *fields: str) -> Process:
+    """A run that waits for the batch of its fourth step."""
+    monkeypatch.setenv('HANG_AT', '4')
+    python, _, _, *words = command(workdir, data_dir, STEPS)
+    script = str(Path(__file__).with_name('hung_run.py'))
+    return Process([python, script, *words, '--config.checkpoint_every=100', *fields], workdir)
+
+
+@pytest.mark.fault(
+    row=2,
+    injected='SIGINT and SIGTERM, to all processes, while a thread and while a worker sleeps',
+    outcome='the last step is saved, exit codes 130 and 143 in under 30 s; no process is left',
+)
+@pytest.mark.parametrize('number, workers', [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
+def test_a_signal_does_not_wait_for_data_that_hang(
+    smoke_run, tmp_path, monkeypatch, number, workers
+):
+    prepared = smoke_run(CROWD).workdir / 'data'
+    process = hung(tmp_path, prepared, monkeypatch, f'--config.data.workers={workers}')
+    code, told = process.end(number, at=3, wait=1)
+    assert code == 128 + number, told
+    assert told.endswith(f'{number.name}: state saved; the same command goes on\n'), told
+    assert checkpoint.saved_steps(tmp_path / 'checkpoints') == [3]
+    assert steps_of(tmp_path, 'train/loss') == [1, 2, 3]
+    assert not process.left_behind()
+
+
+@pytest.mark.fault(
+    row=2,
+    injected='a second SIGINT, while a worker sleeps and the save of the first one hangs',
+    outcome='exit code 130 at once; no process is left',
+)
+def test_a_second_interrupt_ends_the_workers_too(smoke_run, tmp_path, monkeypatch):
+    prepared = smoke_run(CROWD).workdir / 'data'
+    monkeypatch.setenv('HANG_IN_SAVE', '1')
+    process = hung(tmp_path, prepared, monkeypatch, '--config.data.workers=1')
+    code, told = process.end(signal.SIGINT, at=3, wait=1, times=2)
+    assert code == 130, told
+    assert 'Traceback' not in told and 'state saved' not in told
+    assert not process.left_behind()
+
+
+@pytest.mark.fault(
+    row=19,
+    injected='a thread that sleeps in its transform, in the middle of a run',
+    outcome='one line after data.silence seconds, exit code 2; the process ends',
+)
+def test_a_run_whose_thread_hangs_ends(smoke_run, tmp_path, monkeypatch):
+    prepared = smoke_run(CROWD).workdir / 'data'
+    code, told = hung(tmp_path, prepared, monkeypatch, '--config.data.silence=3').wait()
+    assert code == 2, told
+    (line,) = [line for line in told.splitlines() if line.startswith('error: ')]
+    assert line.startswith('error: the threads that make batches gave none for 3 s: find out ')
+    assert 'Traceback' not in told
 
 
 @pytest.mark.fault(

@@ -1,23 +1,17 @@
-"""Mini-batches and evaluated examples, read ahead by grain's threads or workers."""
+"""Mini-batches, each a function of its step, and evaluated examples."""
 
-import concurrent.futures
 import functools
-import multiprocessing
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
-from rank_ssl.config import Config, Data
+from rank_ssl.config import Config
 from rank_ssl.data.draws import EVALUATE, LABELED, RANKED, counter_rng
 from rank_ssl.data.records import Records
 from rank_ssl.data.splits import Splits
-from rank_ssl.errors import UserError
 from rank_ssl.types import Batch, RankedSet, Record, Task
-
-SILENCE = 600.0  # seconds without a batch after which a worker process counts as hung
-GOES_ON = 'the same command goes on from the last checkpoint'
 
 
 class Batches:
@@ -108,72 +102,6 @@ class Batches:
             'target': np.zeros((labels, *self._task.target_shape()), np.float32),
             'labeled_where': np.zeros(labels, bool),
         }
-
-
-class BatchIterator(Iterator[Batch]):
-    """Batches from step `start` on, made ahead by threads or worker processes.
-
-    `next` raises UserError where a worker process has died, and where none answers any more.
-    """
-
-    def __init__(self, batches: Batches, data: Data, *, start: int = 0) -> None:
-        self._next = start
-        self._waiter: concurrent.futures.ThreadPoolExecutor | None = None
-        dataset = grain.MapDataset.source(batches)[start:]
-        if data.workers:
-            read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
-            ahead = grain.MultiprocessingOptions(
-                num_workers=data.workers, per_worker_buffer_size=data.prefetch
-            )
-            self._iterator = iter(dataset.to_iter_dataset(read).mp_prefetch(ahead))
-            # grain waits for a worker without end, so somebody else has to wait for grain.
-            self._waiter = concurrent.futures.ThreadPoolExecutor(1)
-        else:
-            read = grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch)
-            self._iterator = iter(dataset.to_iter_dataset(read))
-
-    def __next__(self) -> Batch:
-        made = next(self._iterator) if self._waiter is None else self._from_workers(self._waiter)
-        self._next += 1
-        return Batch(**made)
-
-    def _from_workers(self, waiter: concurrent.futures.Executor) -> dict[str, np.ndarray]:
-        try:
-            return waiter.submit(next, self._iterator).result(SILENCE)
-        except TimeoutError:
-            _kill_workers()  # else they would be waited for once more
-            raise UserError(
-                f'the worker processes that make batches gave none for {SILENCE:g} s: set '
-                f'config.data.workers=0, or find out what they wait for; {GOES_ON}'
-            ) from None
-        except RuntimeError as error:
-            if 'Worker process was terminated' not in str(error):
-                raise
-            code = str(error).partition('exit code ')[2].split('.')[0]
-            raise UserError(
-                f'a worker process that makes batches has ended (exit code {code}): where memory '
-                f'was short, lower config.data.workers; {GOES_ON}'
-            ) from None
-
-    @property
-    def position(self) -> dict[str, int]:
-        """The step whose batch comes next: all that a checkpoint has to keep.
-
-        Batches depend on their step alone, so a run goes on with any number of workers.
-        """
-        return {'next_step': self._next}
-
-    def close(self) -> None:
-        """Ends threads and worker processes."""
-        if self._waiter is not None:
-            self._waiter.shutdown()
-        self._iterator.close()
-
-
-def _kill_workers() -> None:
-    for child in multiprocessing.active_children():
-        if child.name.startswith('grain-'):
-            child.kill()
 
 
 class Examples:
