@@ -6,7 +6,6 @@ at the end.
 
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import platform
@@ -24,6 +23,7 @@ from rank_ssl.errors import UserError
 from rank_ssl.results import PACKAGES
 
 NAME = 'reproduce.json'
+CURE = 'restore it from a copy, or delete it: the run is then noted as from here on'
 # What bit-equal parameters are promised for, by the words that a difference is told in.
 NEEDED = {
     'versions': 'other versions',
@@ -56,10 +56,10 @@ def note(
     """
     path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
     now = {'command': list(command), 'again': again, **facts(config, splits)}
-    if not begun or not path.exists():
+    noted = logs.read_json(path, cure=CURE) if begun else None
+    if noted is None:
         logs.write_json(path, now | {'gone_on_with': [], 'params_sha256': None})
         return
-    noted = json.loads(path.read_text())
     for name in ('weights_sha256', 'init_sha256'):
         if now[name] is None:
             now[name] = noted.get(name)  # a run that goes on does not read them
@@ -69,15 +69,15 @@ def note(
         # What is to be run again is what its last parameters are of.
         noted['config'], changed['config'] = changed['config'], noted['config']
     if changed:
-        if changed not in noted['gone_on_with']:
+        if changed not in noted.setdefault('gone_on_with', []):
             noted['gone_on_with'].append(changed)
         logs.write_json(path, noted)
 
 
 def check_new(workdir: pathlib.Path, again: str) -> None:
     """Raises UserError where the workdir is of a run that runs nothing again, or another one."""
-    path = workdir / NAME
-    if path.exists() and json.loads(path.read_text()).get('again') != again:
+    noted = logs.read_json(workdir / NAME, cure='name a new folder for the second run')
+    if noted is not None and noted.get('again') != again:
         raise UserError(f'--workdir={workdir} holds another run: name a new folder for the second')
 
 
@@ -87,9 +87,9 @@ def complete(workdir: pathlib.Path, result: Mapping[str, Any]) -> dict[str, Any]
     Raises UserError for a finished run that noted nothing, by another version.
     """
     path = workdir / NAME
-    if not path.exists():
+    noted = logs.read_json(path, cure=CURE)
+    if noted is None:
         raise UserError(f'{workdir} holds a finished run without {NAME}: use another --workdir')
-    noted: dict[str, Any] = json.loads(path.read_text())
     noted['params_sha256'] = result.get('params_sha256')
     logs.write_json(path, noted)
     return noted
@@ -119,14 +119,12 @@ def facts(config: Config, splits: Splits) -> dict[str, Any]:
 
 def read(path: str) -> tuple[Config, dict[str, Any]]:
     """The config of a reproduce.json, and all of it. Raises UserError where it can't be run."""
+    cure = f'name the {NAME} of a workdir'
+    noted = logs.read_json(path, cure=cure)
+    if noted is None:
+        raise UserError(f'--reproduce={path} does not exist: {cure}')
     try:
-        noted = json.loads(pathlib.Path(path).read_text(encoding='utf-8'))
-        config = restore.from_dict(noted['config'])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        fault = ' '.join(str(getattr(error, 'strerror', None) or error).split())
-        raise UserError(
-            f'--reproduce={path} cannot be read ({fault}): name the {NAME} of a workdir'
-        ) from None
+        config = restore.from_dict(noted.get('config'))
     except UserError as error:
         raise UserError(f'--reproduce={path}: {error}') from None
     if not noted.get('params_sha256'):

@@ -1,13 +1,11 @@
 """The Config of a run again, from what it noted of itself."""
 
-import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from rank_ssl import tasks
+from rank_ssl import logs, tasks
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 
@@ -17,18 +15,12 @@ CURE = 'give --config=FILE.py'
 def config_of(workdir: pathlib.Path) -> Config:
     """The Config that a run's workdir holds. Raises UserError where it holds none that can be."""
     path = workdir / 'config.json'
-    try:
-        noted = json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    noted = logs.read_json(path, cure=f'restore it from a copy, or {CURE}')
+    if noted is None:
         raise UserError(
             f'--workdir={workdir} holds no config.json: name the --workdir of a run of '
             'rank_ssl.main'
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        fault = ' '.join(str(getattr(error, 'strerror', None) or error).split())
-        raise UserError(
-            f'{path} cannot be read ({fault}): restore it from a copy, or {CURE}'
-        ) from None
+        )
     try:
         return from_dict(noted)
     except UserError as error:
@@ -37,11 +29,9 @@ def config_of(workdir: pathlib.Path) -> Config:
 
 def command_of(workdir: pathlib.Path) -> list[str]:
     """The words of the command line that a run's config was made of, as far as it noted them."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-        words = json.loads((workdir / 'reproduce.json').read_text(encoding='utf-8'))['command']
-        if words:
-            return [str(word) for word in words]
-    return ['--config=EXPERIMENT.py']
+    noted = logs.read_json(workdir / 'reproduce.json', cure=CURE) or {}
+    words = noted.get('command')
+    return list(map(str, words)) if words else ['--config=EXPERIMENT.py']
 
 
 def from_dict(noted: Any) -> Config:

@@ -155,9 +155,10 @@ def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     'text, message',
     [
-        (None, 'cannot be read (No such file or directory): name the reproduce.json of a workdir'),
+        (None, 'reproduce.json does not exist: name the reproduce.json of a workdir'),
         ('{', 'cannot be read ('),
-        ('{}', "cannot be read ('config'): name the reproduce.json"),
+        ('{}', 'there is no task in it'),
+        ('[]', 'holds no JSON object: name the reproduce.json of a workdir'),
         ('{"config": 3}', 'there is no task in it'),
     ],
 )
@@ -168,6 +169,25 @@ def test_a_file_that_cannot_be_reproduced(tmp_path, text, message):
     with pytest.raises(UserError) as caught:
         reproduce.read(str(path))
     assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.fault(
+    row=4,
+    injected='reproduce.json of a run damaged before it goes on and before it ends',
+    outcome='one line with the cure',
+)
+def test_a_damaged_note_is_told_in_a_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: facts(git=None, config={}))
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    (tmp_path / 'reproduce.json').write_text('{"config": ')
+    for act in (
+        lambda: reproduce.note(Config(task=Crowd()), tmp_path, None),
+        lambda: reproduce.complete(tmp_path, {}),
+        lambda: reproduce.check_new(tmp_path, 'a'),
+    ):
+        with pytest.raises(UserError, match='reproduce.json cannot be read') as caught:
+            act()
+        assert '\n' not in str(caught.value)
 
 
 def test_a_run_that_has_not_ended_cannot_be_compared_with(smoke_run, tmp_path):

@@ -98,7 +98,11 @@ def test_what_is_no_config_of_this_version_is_named(tmp_path, name):
     logs.write_json(tmp_path / 'config.json', noted)
     with pytest.raises(UserError) as named:
         restore.config_of(tmp_path)
-    assert str(named.value) == f'{tmp_path / "config.json"}: {caught.value}'
+    path, cure = tmp_path / 'config.json', 'restore it from a copy, or give --config=FILE.py'
+    found = f'{path}: {caught.value}'
+    if not isinstance(noted, dict):
+        found = f'{path} holds no JSON object: {cure}'
+    assert str(named.value) == found
 
 
 @pytest.mark.parametrize('data', [b'', b'{"seed": 1', b'\xff\xfe{}', None])
