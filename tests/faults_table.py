@@ -2,7 +2,7 @@
 
 A test shows a row by the marker `fault(row=4, injected='...', outcome='...')`; what it measured
 comes into the table by `record_property('measured', '...')`. The session fails where a row has no
-test that passed, or one that failed.
+test that passed, or one that failed. What was skipped here is not shown, and the last line says so.
 """
 
 import dataclasses
@@ -72,6 +72,15 @@ class Table:
             return 'FAILED'
         return 'passed' if any(one.total('passed') for one in shown) else 'NO TEST'
 
+    def not_shown(self) -> list[str]:
+        """Row and words of what no test has injected here, as all of its tests were skipped."""
+        return [
+            f'{row} ({shown.injected})'
+            for row, injections in self.rows.items()
+            for shown in injections.values()
+            if not shown.total('passed') and not shown.total('failed')
+        ]
+
     def good(self) -> bool:
         return all(self.verdict(row) == 'passed' for row in ROWS)
 
@@ -92,7 +101,8 @@ class Table:
             found.append(f'{row:3d}  {fault}: {self.verdict(row)}')
             for shown in self.rows[row].values():
                 found += _wrapped('injected', shown.injected, width)
-                found += _wrapped('came out', shown.outcome, width)
+                done = shown.total('passed') or shown.total('failed')
+                found += _wrapped('came out', shown.outcome if done else 'not shown', width)
                 for words in shown.measured:
                     found += _wrapped('measured', words, width)
                 for test, counts in shown.counts.items():
@@ -100,7 +110,10 @@ class Table:
                     found.append(f'{"shown by":>15}  {test}: {words}')
         passed = sum(self.verdict(row) == 'passed' for row in ROWS)
         tests = sum(one.total('passed') for row in self.rows.values() for one in row.values())
-        return [*found, f'{passed} of {len(ROWS)} rows passed, {tests} tests']
+        last = f'{passed} of {len(ROWS)} rows passed, {tests} tests'
+        if missing := self.not_shown():
+            last += f'; not shown here: {"; ".join(missing)}'
+        return [*found, last]
 
 
 def _wrapped(title: str, words: str, width: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Prints, as JSON, the resident memory over the steps of a run and over a long evaluation.
 
-Run as `python resident.py STEPS EXAMPLES LEAK...`: a tiny network through the real loop, then a
-split of so many examples, once for each LEAK: the bytes that are kept for good at each step and at
-each batch of examples.
+Run as `python resident.py STEPS EXAMPLES EVERY LEAK...`: a tiny network through the real loop,
+which validates and saves every EVERY steps, then a split of so many examples, once for each LEAK:
+the bytes that are kept for good at each step and at each batch of examples.
 """
 
 import ctypes
@@ -47,10 +47,10 @@ class Memory:
             self.samples.append(pages * os.sysconf('SC_PAGE_SIZE') / 1e6)
 
 
-def config_of(steps: int, data_dir: Path) -> Config:
+def config_of(steps: int, every: int, data_dir: Path) -> Config:
     config = quickstart.get_config('smoke')
-    config.steps = config.checkpoint_every = steps
-    config.eval_every, config.figure_count, config.evaluate_test = 0, 0, False
+    config.steps, config.checkpoint_every, config.eval_every = steps, every, every
+    config.figure_count, config.evaluate_test = 0, False
     config.eval_batch, config.data.data_dir = 4, str(data_dir)
     config.check()
     return config
@@ -80,13 +80,14 @@ def over_evaluation(config: Config, workdir: Path, examples: int, leak: int) -> 
 
 
 def measure() -> None:
-    steps, examples, *leaks = map(int, sys.argv[1:])
+    steps, examples, every, *leaks = map(int, sys.argv[1:])
     flags.FLAGS.mark_as_parsed()
     out, sys.stdout = sys.stdout, sys.stderr  # results are printed there
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for number, leak in enumerate(leaks):
-            workdir, config = Path(folder, str(number)), config_of(steps, Path(folder, 'data'))
+            workdir = Path(folder, str(number))
+            config = config_of(steps, every, Path(folder, 'data'))
             workdir.mkdir()
             parts = {
                 'steps': over_steps(config, workdir, leak),

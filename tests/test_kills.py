@@ -30,6 +30,8 @@ def assert_equal_runs(found: Path, straight: Path, steps: int) -> None:
     assert [result_of(found)[n] for n in names] == [result_of(straight)[n] for n in names]
     assert_every_step_once(found, steps)
     assert whole_checkpoints(found)
+    # The second marks the images that a smoke run makes for itself.
+    assert {path.name for path in found.rglob('.*')} <= {'.lock', '.tiny.json'}
 
 
 @pytest.mark.fault(row=1, injected='3 kills at seeded instants, saving at every step',

@@ -19,9 +19,13 @@ def growth(samples: list[float]) -> float:
     return float(np.mean(samples[-quarter:]) - np.mean(samples[quarter : 2 * quarter]))
 
 
-def measured(steps: int, examples: int, *leaks: int) -> list[dict[str, float]]:
-    """Growth over a run and over an evaluation, for each number of bytes that a step leaks."""
-    command = [sys.executable, ROOT / 'tests' / 'resident.py', *map(str, (steps, examples, *leaks))]
+def measured(steps: int, examples: int, *leaks: int, every: int) -> list[dict[str, float]]:
+    """Growth over a run and over an evaluation, for each number of bytes that a step leaks.
+
+    The run validates and saves every so many steps.
+    """
+    numbers = map(str, (steps, examples, every, *leaks))
+    command = [sys.executable, ROOT / 'tests' / 'resident.py', *numbers]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -32,13 +36,14 @@ def measured(steps: int, examples: int, *leaks: int) -> list[dict[str, float]]:
 
 def test_memory_stays_flat_and_a_made_leak_is_found():
     # Of 200 kB at each of 120 steps half, 12 MB, lie between the two quarters.
-    flat, leaky = measured(120, 480, 0, 200_000)
+    flat, leaky = measured(120, 480, 0, 200_000, every=120)
     assert max(flat.values()) < TOLERANCE < min(leaky.values()), (flat, leaky)
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_500_steps_and_a_long_evaluation():
-    (flat,) = measured(500, 10_000, 0)
+def test_memory_stays_flat_over_500_steps_50_saves_and_a_long_evaluation(record_property):
+    (flat,) = measured(500, 10_000, 0, every=10)
+    record_property('measured', ', '.join(f'{n} {mb:+.2f} MB' for n, mb in flat.items()))
     assert max(flat.values()) < TOLERANCE, flat
 
 
