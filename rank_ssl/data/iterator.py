@@ -6,7 +6,6 @@ looks at that thread now and then.
 
 import concurrent.futures
 import contextlib
-import gc
 import multiprocessing
 import os
 import signal
@@ -119,8 +118,6 @@ class BatchIterator(Iterator[Batch]):
             if not concurrent.futures.wait([closing], GRACE).done:
                 kill_workers()
                 concurrent.futures.wait([closing], GRACE)
-            # jax lets go of a batch, and so of its shared memory, at the next collection.
-            gc.collect()
         else:
             self._iterator.close()
 
