@@ -1,27 +1,17 @@
 """Two processes that train as one, as hosts of a pod do."""
 
 import json
-import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from rank_ssl import checkpoint
+from tests.topologies import ended, start_run, start_two, wait_until
 
-ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, '-m', 'rank_ssl.main', '--config=experiments/quickstart.py:smoke']
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('localhost', 0))
-        return s.getsockname()[1]
+QUICK = 'quickstart.py:smoke'
 
 
 def train_losses(workdir: Path) -> list[float]:
@@ -29,33 +19,9 @@ def train_losses(workdir: Path) -> list[float]:
     return [row['train/loss'] for row in rows if 'train/loss' in row]
 
 
-def start_one(workdir: Path, *fields: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [*COMMAND, *fields, f'--workdir={workdir}'],
-        cwd=ROOT,
-        env={**os.environ, 'JAX_PLATFORMS': 'cpu'},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def start_both(workdir: Path, *fields: str) -> list[subprocess.Popen[str]]:
-    shared = ['--distributed', f'--coordinator=localhost:{free_port()}', '--processes=2']
-    return [start_one(workdir, *fields, *shared, f'--process={number}') for number in (0, 1)]
-
-
-def ended(running: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    try:
-        told = [process.communicate(timeout=240)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    return [(process.returncode, words) for process, words in zip(running, told, strict=True)]
-
-
 def test_two_processes_give_the_losses_of_one(tmp_path):
     one, two = tmp_path / 'one', tmp_path / 'two'
-    for code, told in ended([*start_both(two), start_one(one)]):
+    for code, told in ended([*start_two(QUICK, two), start_run(QUICK, one)]):
         assert code == 0, told
     assert train_losses(two) == pytest.approx(train_losses(one), rel=1e-4)
     results = [json.loads((folder / 'result.json').read_text()) for folder in (one, two)]
@@ -66,7 +32,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
 def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
     """The best step of a stage of ranking is its last one, saved just before it is read."""
     fields = ['--config.regime=finetune', '--config.steps=2', '--config.figure_count=0']
-    for code, told in ended(start_both(tmp_path, *fields)):
+    for code, told in ended(start_two(QUICK, tmp_path, *fields)):
         assert code == 0, told
     assert json.loads((tmp_path / 'result.json').read_text())['steps'] == 2
 
@@ -81,14 +47,9 @@ SIGNAL = {
 
 def stop_both(workdir: Path, process: int, number: int, *fields: str) -> int:
     """The step that two processes ended with, when one of them got a signal."""
-    running = start_both(workdir, *ENDLESS, *fields)
-    limit = time.monotonic() + 240
-    while not (workdir / 'metrics.jsonl').exists() or len(train_losses(workdir)) < 3:
-        if time.monotonic() > limit or running[0].poll() is not None:
-            for one in running:  # they would never end
-                one.kill()
-            pytest.fail(f'no three steps: {ended(running)}')
-        time.sleep(0.05)
+    running = start_two(QUICK, workdir, *ENDLESS, *fields)
+    log = workdir / 'metrics.jsonl'
+    wait_until(running, lambda: log.exists() and len(train_losses(workdir)) >= 3)
     began = time.monotonic()
     running[process].send_signal(number)
     for code, told in ended(running):
@@ -117,7 +78,7 @@ def test_a_signal_to_the_second_process_ends_both_and_one_or_two_go_on(tmp_path)
     saved = stop_both(two, 1, signal.SIGTERM, *fields)
     shutil.copytree(two, one)
     last = [*ENDLESS, f'--config.steps={saved + 3}', *fields]
-    for code, told in ended([*start_both(two, *last), start_one(one, *last)]):
+    for code, told in ended([*start_two(QUICK, two, *last), start_run(QUICK, one, *last)]):
         assert code == 0 and f'resumed from step {saved}\n' in told, told
     assert len(train_losses(one)) == len(train_losses(two)) == saved + 3
     assert train_losses(one) == pytest.approx(train_losses(two), rel=1e-4)
