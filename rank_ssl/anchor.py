@@ -8,7 +8,6 @@ that no pretraining helps.
 
 import concurrent.futures
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Sequence
@@ -133,8 +132,7 @@ class Extractor:
 
 def finished(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
     """The result.json of an anchor of this config and these rows, where the workdir holds one."""
-    path = workdir / 'result.json'
-    result = json.loads(path.read_text()) if path.exists() else {}
+    result = logs.read_result(workdir) or {}
     same = result.get('config') == config.to_dict()
     return result if same and result['data_fingerprint'] == splits.fingerprint else None
 
@@ -210,8 +208,8 @@ def _write(
     config: Config, workdir: pathlib.Path, result: dict[str, Any], found: Evaluation
 ) -> None:
     logs.write_json(workdir / 'config.json', config.to_dict())
-    found.write_csv(workdir / 'predictions.csv', config.task)
-    logs.write_json(workdir / 'result.json', result)
+    with logs.writing(workdir / 'predictions.csv'):
+        found.write_csv(workdir / 'predictions.csv', config.task)
     measured = {n.removeprefix('best/'): v for n, v in result.items() if n.startswith(GROUPS)}
     with logs.MetricsLog(workdir, resume_step=None) as log:
         log.write(0, measured)
@@ -220,3 +218,4 @@ def _write(
     figures = config.task.figures([], found.predicted, found.true, found.records)
     for name, figure in figures.items():
         plots.save(figure, folder / f'{name}.png')
+    logs.write_json(workdir / 'result.json', result)  # last: it marks a finished run

@@ -9,7 +9,6 @@ its arm, so that one arm can start from another's run: 'tuned:init_from={workdir
 import copy
 import dataclasses
 import itertools
-import json
 import math
 import pathlib
 import re
@@ -19,7 +18,7 @@ from typing import Any
 
 from absl import flags
 
-from rank_ssl import cli
+from rank_ssl import cli, logs
 from rank_ssl.config import HARMLESS, REGIMES, Config, differences
 from rank_ssl.errors import UserError
 from rank_ssl.jobs import Crew, Job, core_shares
@@ -102,10 +101,9 @@ class Cell:
 
         Raises UserError where the result is of another config.
         """
-        path = self.folder / 'result.json'
-        if not path.exists():
+        found = logs.read_result(self.folder)
+        if found is None:
             return None
-        found = json.loads(path.read_text())
         result: dict[str, Any] = {n: math.nan if v is None else v for n, v in found.items()}
         wanted = self.config(base)
         other = {

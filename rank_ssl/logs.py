@@ -105,6 +105,11 @@ def read_json(path: str | os.PathLike[str], *, cure: str) -> dict[str, Any] | No
     return found
 
 
+def read_result(workdir: Path) -> dict[str, Any] | None:
+    """A run's result.json; None where it has not ended. Raises UserError for a damaged one."""
+    return read_json(workdir / 'result.json', cure='delete it, and the same command makes it again')
+
+
 def read_metrics(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The rows of a metrics.jsonl, null as NaN; a last line cut off by a killed run is left out.
 

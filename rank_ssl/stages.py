@@ -78,8 +78,7 @@ def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any]
 
     One without its figures is none. Raises UserError for a damaged one.
     """
-    cure = 'delete it, and the same command makes it again'
-    result = logs.read_json(workdir / 'result.json', cure=cure) or {}
+    result = logs.read_result(workdir) or {}
     tested = any(name.startswith('test/') for name in result)
     whole = tested >= config.evaluate_test and 'figures_failed' not in result
     return result if result.get('steps') == step and whole else None

@@ -6,7 +6,6 @@ other, so the same command goes on after a crash at any instant and comes to the
 
 import dataclasses
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -147,8 +146,7 @@ def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycl
 
 def _finished(folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
     """The result of a cycle that has been trained. Raises UserError where it is of another run."""
-    path = folder / 'result.json'
-    result = json.loads(path.read_text()) if path.exists() else None
+    result = logs.read_result(folder)
     if result is not None and result['data_fingerprint'] != splits.fingerprint:
         raise UserError(
             f'{folder} was trained on other labels: restore its files, or use another --workdir'
@@ -160,8 +158,9 @@ def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
     """Notes the config in the workdir. Raises UserError where another run's is there."""
     path, wanted = workdir / 'config.json', config.to_dict()
     free = {*HARMLESS, 'active.cycles'} - FIXED  # more cycles go on where the others ended
-    if path.exists():
-        changed = changes(json.loads(path.read_text()), wanted)
+    known = logs.read_json(path, cure='restore it from a copy, or use another --workdir')
+    if known is not None:
+        changed = changes(known, wanted)
         words = [word for name, word in changed.items() if name not in free]
         if words:
             raise UserError(
@@ -214,7 +213,6 @@ def _finish(
         **{name: last[name] for name in ('labeled_images', 'unlabeled_images')},
     }
     if jax.process_index() == 0:
-        logs.write_json(workdir / 'result.json', result)
         panels = {
             f'after cycle {cycle}': (found.certainty[found.pool], found.certainty[~found.pool])
             for cycle, found in enumerate(acquired)
@@ -223,6 +221,7 @@ def _finish(
         if panels:
             figure = plots.certainty_histograms(panels)
             plots.save(figure, workdir / 'figures' / 'certainty.png')
+        logs.write_json(workdir / 'result.json', result)  # last: it marks a finished run
     return result
 
 
