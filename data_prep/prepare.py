@@ -10,6 +10,7 @@ takes any image it finds (image_folder, ladders) asks for --manual_dir.
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import pathlib
 import signal
@@ -54,7 +55,9 @@ def main(argv: list[str] | None = None) -> int:
         say('\n'.join([f'error: {first}', *(f'  {line}' for line in rest)]))
         return 2
     except OSError as error:
-        say(f'error: {error.filename or "system"}: {error.strerror or error}')
+        cure = 'make it one that this user can read' if error.errno == errno.EACCES else ''
+        fault = f'{error.filename or "system"}: {error.strerror or error}'
+        say(f'error: {": ".join(filter(None, [fault, cure]))}')
         return 2
 
 
