@@ -26,6 +26,7 @@ from rank_ssl.models.build import build_backbone
 from rank_ssl.models.pixels import preprocess
 from rank_ssl.models.vgg import block_features
 from rank_ssl.ops import images
+from rank_ssl.progress import Progress, RateMeter
 from rank_ssl.results import facts
 from rank_ssl.types import Task
 
@@ -77,7 +78,7 @@ class Extractor:
 
     def __init__(self, config: Config, *, total: int) -> None:
         self._threads = config.data.threads
-        self._progress, self._meter = logs.Progress(total), logs.RateMeter()
+        self._progress, self._meter = Progress(total), RateMeter()
         self._total, self._done = total, 0
         last = config.model.blocks
         blocks = range(max(1, last - BLOCKS + 1), last + 1)

@@ -24,8 +24,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from rank_ssl import logs
 from rank_ssl.errors import UserError
+from rank_ssl.progress import say
 
 Meta = dict[str, Any]
 
@@ -87,7 +87,7 @@ def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
         fault = damage(path)
         if fault is None:
             return step, json.loads((path / 'meta.json').read_text())
-        logs.say(f'{path}: {fault}; going back to the checkpoint before')
+        say(f'{path}: {fault}; going back to the checkpoint before')
     if steps:
         raise UserError(
             f'{folder}: none of the checkpoints {", ".join(map(str, steps))} is whole: '

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rank_ssl import logs
 from rank_ssl.errors import Stopped, UserError
+from rank_ssl.progress import format_duration, say
 
 POLL = 0.1  # s between two looks at what runs
 STOP = 60.0  # s that a command has to save its state in when all are stopped
@@ -132,7 +132,7 @@ class Crew:
                 self._times.append(seconds)
             if len(self._shares) > 1:
                 how = 'failed after' if code else 'done in'
-                self._say(child, f' {how} {logs.format_duration(seconds)}', waiting)
+                self._say(child, f' {how} {format_duration(seconds)}', waiting)
         return failed
 
     def _say(self, child: _Child, what: str, waiting: int) -> None:
@@ -140,9 +140,9 @@ class Crew:
         now = time.perf_counter()
         left = waiting * mean
         left += sum(max(mean - (now - other.began), 0) for other in self._running.values())
-        eta = logs.format_duration(left / len(self._shares) if self._times else math.nan)
+        eta = format_duration(left / len(self._shares) if self._times else math.nan)
         head = f'== {self._noun} {child.job.number}/{self._total}: {child.job.name}'
-        logs.say(f'{head}{what} (ETA of all {eta})')
+        say(f'{head}{what} (ETA of all {eta})')
 
     def _failure(self, failed: Sequence[_Child]) -> str:
         first, *others = failed

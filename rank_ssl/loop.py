@@ -18,6 +18,7 @@ from rank_ssl.config import Config
 from rank_ssl.data import Batches, BatchIterator, Examples, Splits, leave_at_once
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.evaluate import Evaluation, Evaluator
+from rank_ssl.progress import Progress, RateMeter
 from rank_ssl.types import TrainState
 
 
@@ -55,7 +56,7 @@ class Loop:
     batches: Batches
     iterator: BatchIterator
     saver: checkpoint.Saver
-    progress: logs.Progress
+    progress: Progress
     log: logs.MetricsLog | None
     told: int = 0  # skipped updates that a line has named
 
@@ -65,7 +66,7 @@ class Loop:
         The state is saved first: that after the step at work or, where that step still waits for
         its batch, that after the one before.
         """
-        run, config, meter = self.run, self.run.config, logs.RateMeter()
+        run, config, meter = self.run, self.run.config, RateMeter()
         metrics: dict[str, Any] = {}
         images = config.groups * (config.ranked + config.labeled)
         began, before, saved = time.perf_counter(), run.seconds, start
@@ -92,7 +93,7 @@ class Loop:
                 self._log_step(step, values, meter)
             if last or (config.eval_every and step % config.eval_every == 0):
                 self._validate(step)
-                meter = logs.RateMeter()  # validation is no training time
+                meter = RateMeter()  # validation is no training time
             run.seconds = before + time.perf_counter() - began
             if last or stop or step % config.checkpoint_every == 0:
                 self._save(step)
@@ -104,7 +105,7 @@ class Loop:
         self.saver.wait()
         raise Stopped(number)
 
-    def _log_step(self, step: int, values: dict[str, float], meter: logs.RateMeter) -> None:
+    def _log_step(self, step: int, values: dict[str, float], meter: RateMeter) -> None:
         config, skipped = self.run.config, int(self.run.state.skipped)
         # A regime shows the losses it has.
         absent = [] if config.labeled else ['regression']

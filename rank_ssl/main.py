@@ -19,8 +19,9 @@ import jax
 from absl import flags
 from jax.experimental import multihost_utils
 
-from rank_ssl import checkpoint, cli, logs
+from rank_ssl import checkpoint, cli
 from rank_ssl.config import Config
+from rank_ssl.progress import say
 
 DISTRIBUTED = flags.DEFINE_boolean(
     'distributed', False, 'Start the same command on every host; they train as one.'
@@ -64,7 +65,6 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         first = reproduce.read(REPRODUCE.value)[1]
         command, again = first.get('command', []), first['params_sha256']
         reproduce.check_new(workdir, again)
-    say = logs.Progress(config.steps).message
     with _first_process_first():
         prepared = data.prepare(config, str(workdir))
     splits = data.load_splits(config, *prepared)

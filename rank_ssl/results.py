@@ -12,6 +12,7 @@ from rank_ssl.config import Config
 from rank_ssl.data import FIGURE, Examples, Splits, counter_rng
 from rank_ssl.errors import UserError
 from rank_ssl.evaluate import Evaluation
+from rank_ssl.progress import Progress
 from rank_ssl.train import Run
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'pillow',
@@ -28,7 +29,7 @@ def finish(run: Run, *, params_sha256: str) -> dict[str, Any]:
     """
     config = run.config
     records = run.splits.test if config.evaluate_test else run.splits.validation
-    progress = logs.Progress(len(records))
+    progress = Progress(len(records))
     name = 'test' if config.evaluate_test else 'validation'
 
     def show(done: int, total: int) -> None:

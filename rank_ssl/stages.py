@@ -11,6 +11,7 @@ from rank_ssl import checkpoint, logs, results, train
 from rank_ssl.config import Config
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
+from rank_ssl.progress import say
 
 
 class Finished(NamedTuple):
@@ -38,7 +39,7 @@ def run_stages(
         last = dataclasses.replace(last, init_from=str(folder))
         if checkpoint.saved_steps(workdir / 'checkpoints'):
             continue  # the last stage has begun: what it began from stays as it was
-        logs.say(f'stage {stage.regime} in {folder}')
+        say(f'stage {stage.regime} in {folder}')
         folder.mkdir(exist_ok=True)
         run_stage(stage, folder, splits, accepted=accepted)
     return run_stage(last, workdir, splits, accepted=accepted)
@@ -57,12 +58,12 @@ def run_stage(
     this = train.create_run(config, workdir, splits)
     step = this.start
     if step is not None:
-        logs.say(f'resumed from step {step}')
+        say(f'resumed from step {step}')
     elif config.mode == 'evaluate':
         raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
     if config.mode == 'train':
         if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
-            logs.say(f'nothing to do: step {step} of {config.steps} is reached')
+            say(f'nothing to do: step {step} of {config.steps} is reached')
             return Finished(this, done)
         if jax.process_index() == 0:
             logs.write_json(workdir / 'config.json', config.to_dict())

@@ -16,6 +16,7 @@ from rank_ssl.loop import Loop, Run, stop_signals
 from rank_ssl.models.build import build_network, initial_params
 from rank_ssl.models.network import make_apply
 from rank_ssl.optimizer import make_optimizer
+from rank_ssl.progress import Progress, say
 from rank_ssl.step import compiled_lean, create_state, make_train_step, step_of
 
 __all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
@@ -141,7 +142,7 @@ def train(run: Run) -> None:
             batches,
             iterator=BatchIterator(batches, config.data, start=run.position.get('next_step', 0)),
             saver=saver,
-            progress=logs.Progress(config.steps, start=start),
+            progress=Progress(config.steps, start=start),
             log=log,
         )
         for tool in (loop.iterator, saver, loop.progress, *([log] if log else ())):
@@ -174,4 +175,4 @@ def _check_same_run(
             )
     for name, word in words.items():
         if config.mode == 'train' or name != 'init_from':
-            logs.say(f'changed since the last start: {word}')
+            say(f'changed since the last start: {word}')

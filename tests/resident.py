@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from experiments import quickstart
-from rank_ssl import data, logs, main, train
+from rank_ssl import data, main, progress, train
 from rank_ssl.config import Config
 
 SAMPLES = 100  # over each of the two parts
@@ -58,11 +58,11 @@ def config_of(steps: int, every: int, data_dir: Path) -> Config:
 
 def over_steps(config: Config, workdir: Path, leak: int) -> list[float]:
     memory = Memory(config.steps, leak)
-    line, logs.Progress.line = logs.Progress.line, memory.tick  # type: ignore[method-assign]
+    line, progress.Progress.line = progress.Progress.line, memory.tick  # type: ignore[method-assign]
     try:
         main.main(config, workdir)
     finally:
-        logs.Progress.line = line  # type: ignore[method-assign]
+        progress.Progress.line = line  # type: ignore[method-assign]
     return memory.samples
 
 

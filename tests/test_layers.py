@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
     ('__init__', 'errors', 'types', 'config'),
-    ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'cli', 'ops', 'tables'),
+    ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'progress', 'cli', 'ops', 'tables'),
     ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train', 'restore'),
@@ -57,7 +57,7 @@ SIBLINGS = {
 ONLY = {'tensorflow_datasets': {'data'}, 'grain': {'data'}}
 
 # NumPy code, imported by data preparation and by workers that must start fast.
-NO_JAX = {'ops', 'metrics', 'plots', 'logs', 'tables'}
+NO_JAX = {'ops', 'metrics', 'plots', 'logs', 'progress', 'tables'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 PREPARATION = {'errors', 'metrics', 'ops', 'plots', 'tables'}

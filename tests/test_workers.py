@@ -10,7 +10,7 @@ from pathlib import Path
 import absl.flags
 import pytest
 
-from rank_ssl import checkpoint, data, logs, main
+from rank_ssl import checkpoint, data, main, progress
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
@@ -236,7 +236,7 @@ def test_a_run_whose_worker_dies_goes_on_when_started_again(smoke_run, tmp_path,
     straight = smoke_run(CROWD).workdir
     config = config_of(CROWD, data__data_dir=str(straight / 'data'), data__workers=1,
                        data__prefetch=1, figure_count=0, checkpoint_every=1)  # fmt: skip
-    line = logs.Progress.line
+    line = progress.Progress.line
 
     def kills(self, step, *values):
         line(self, step, *values)
@@ -244,7 +244,7 @@ def test_a_run_whose_worker_dies_goes_on_when_started_again(smoke_run, tmp_path,
             workers()[0].kill()
 
     with monkeypatch.context() as patched, pytest.raises(UserError, match='has ended .exit code'):
-        patched.setattr(logs.Progress, 'line', kills)
+        patched.setattr(progress.Progress, 'line', kills)
         main.main(config, tmp_path)
     assert not workers()
     assert checkpoint.saved_steps(tmp_path / 'checkpoints')[-1] < 8

@@ -21,6 +21,7 @@ from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen
 from rank_ssl.config import HARMLESS, Active, Config, changes
 from rank_ssl.data import ACQUIRE, Prepared, Splits, Units, counter_rng, load_splits
 from rank_ssl.errors import UserError
+from rank_ssl.progress import say
 from rank_ssl.results import facts
 
 FIRST, RULE = 0, 1  # uses of the draws that are of no unit
@@ -78,7 +79,6 @@ def _cycle(
     """Trains and asks, as far as it has not been done; the last cycle asks nothing."""
     cycle = stage.first_step // config.steps
     last = cycle == config.active.cycles or len(labeled) == len(units)
-    say = logs.Progress(config.steps).message
     say(f'cycle {cycle} of {config.active.cycles}: {len(labeled)} of {len(units)} units')
     known = None if last else read(folder, units, labeled)
     if (known or last) and (done := _finished(folder, splits)):

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rank_ssl import data, logs
+from rank_ssl import data
 from rank_ssl.config import Config
 from rank_ssl.data import EVALUATE, Examples, Records, Units, counter_rng
 from rank_ssl.errors import UserError
+from rank_ssl.progress import format_duration, say
 from rank_ssl.types import Task
 
 EVERY = 5.0  # seconds between lines of progress
@@ -43,14 +44,13 @@ class _PhotoExamples(Examples):
 
 def show(what: str) -> Callable[[int, int], None]:
     """Of (done, total) it makes a line on stderr, now and then and at the end."""
-    say = logs.Progress(1).message
     began = time.perf_counter()
     said = [began]
 
     def line(done: int, total: int) -> None:
         now = time.perf_counter()
         if done == total or now - said[0] >= EVERY:
-            left = logs.format_duration((now - began) * (total / done - 1))
+            left = format_duration((now - began) * (total / done - 1))
             say(f'{what} {done}/{total} | ETA {left}')
             said[0] = now
 
@@ -88,7 +88,7 @@ def without(records: Records, skip: pathlib.Path | None) -> Records:
     if not left:
         raise UserError(f'--skip={skip} names all {len(ids)} photos: none is left to ask about')
     found = len(ids) - len(left)
-    logs.Progress(1).message(f'left out {found} photos; {skip} names {len(named)}')
+    say(f'left out {found} photos; {skip} names {len(named)}')
     return records.take(left)
 
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 
-from rank_ssl import logs
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
 from rank_ssl.models import make_network, vgg
@@ -13,6 +12,7 @@ from rank_ssl.models.heads import FCHead
 from rank_ssl.models.network import Network, init_params
 from rank_ssl.models.vgg import CHANNELS, LAYOUTS, block_channels
 from rank_ssl.models.weights import Convs, load_backbone, merge_backbone
+from rank_ssl.progress import say
 
 SCRATCH_PIXELS = 'torch'  # zero mean, unit variance: what a fresh network expects
 
@@ -81,7 +81,7 @@ def _load_dense(config: Config, network: Network, path: str) -> Layers:
     channels = block_channels(config.model.width)[config.model.blocks - 1]
     layers, why = load_dense(path, DenseSizes((side, side), channels, network.head.features))
     if why and jax.process_index() == 0:
-        logs.say(f'fc6 and fc7 start from random values: {why}')
+        say(f'fc6 and fc7 start from random values: {why}')
     return layers
 
 
