@@ -34,6 +34,7 @@ def measured(steps: int, examples: int, *leaks: int, every: int) -> list[dict[st
     return [{name: growth(samples) for name, samples in parts.items()} for parts in found]
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_and_a_made_leak_is_found():
     # Of 200 kB at each of 120 steps half, 12 MB, lie between the two quarters.
     flat, leaky = measured(120, 480, 0, 200_000, every=120)

@@ -140,6 +140,7 @@ class Large(Made):
         return {name: bytes(10_000_000) for name in Batch._fields}
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=19,
     injected='kill -9 of a worker process that is sending a batch',
@@ -178,6 +179,7 @@ def hung(workdir: Path, data_dir: Path, monkeypatch, *fields: str) -> Process:
     return Process([python, script, *words, '--config.checkpoint_every=100', *fields], workdir)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=2,
     injected='SIGINT and SIGTERM, to all processes, while a thread and while a worker sleeps',
@@ -198,6 +200,7 @@ def test_a_signal_does_not_wait_for_data_that_hang(
     assert not process.left_behind()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=2,
     injected='a second SIGINT, while a worker sleeps and the save of the first one hangs',
@@ -213,6 +216,7 @@ def test_a_second_interrupt_ends_the_workers_too(smoke_run, tmp_path, monkeypatc
     assert not process.left_behind()
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=19,
     injected='a thread that sleeps in its transform, in the middle of a run',

@@ -99,17 +99,20 @@ def test_what_a_run_leaves(smoke_run, experiment):
 
 def test_a_cycle_trains_on_the_records_of_its_units(smoke_run):
     run = smoke_run(QUALITY)
-    tested = {row['id'] for row in table(run.workdir / 'cycle_0' / 'predictions.csv')}
+    test = table(run.workdir / 'cycle_0' / 'predictions.csv')
+    # An id is REFERENCE_TYPE_LEVEL, a unit REFERENCE/KIND.
+    kinds = {row['id'].split('_')[1]: row['kind'] for row in test}
     for cycle in (0, 1):
         folder = run.workdir / f'cycle_{cycle}'
         rows = table(folder / 'acquisition.csv')
         units = {row['unit'] for row in rows if row['where'] == 'labeled'}
         meta = json.loads(next((folder / 'best').glob('*/meta.json')).read_text())
         labeled = set(meta['labeled_ids'])
-        # An id is REFERENCE/KIND_LEVEL.png: the unit is what stands before the level.
-        assert {name.rpartition('_')[0] for name in labeled} == units
+        parts = [name.split('_') for name in labeled]
+        assert {f'{reference}/{kinds[number]}' for reference, number, _ in parts} == units
         assert len(labeled) == 5 * len(units) == result_of(folder)['labeled_images']
-        assert meta['seen_ids'] == sorted(labeled) and not labeled & tested
+        assert meta['seen_ids'] == sorted(labeled)
+        assert not labeled & {row['id'] for row in test}
 
 
 def command(workdir: Path, *more: str) -> list[str]:
@@ -162,7 +165,7 @@ def test_a_finished_run_says_so_and_more_cycles_go_on(play, smoke_run, tmp_path,
     before = result_of(workdir)
     again = play(workdir)
     assert again['curve'] == before['curve']
-    assert 'nothing to do' in capsys.readouterr().err
+    assert 'cycle 2 is finished' in capsys.readouterr().err
     fewer = play(tmp_path / 'fewer', active__cycles=1)
     assert len(fewer['curve']) == 2
     more = play(tmp_path / 'fewer', active__cycles=2)
