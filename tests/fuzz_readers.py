@@ -133,7 +133,7 @@ def read_order(path: Path) -> None:
     if word == 'sleep':
         time.sleep(30)
     if word == 'fill':
-        np.ones(1 << 26)  # half a GB
+        np.ones(1 << 24)  # 128 MiB
 
 
 @dataclasses.dataclass(frozen=True)
