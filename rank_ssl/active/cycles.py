@@ -81,7 +81,7 @@ def _cycle(
     last = cycle == config.active.cycles or len(labeled) == len(units)
     say(f'cycle {cycle} of {config.active.cycles}: {len(labeled)} of {len(units)} units')
     known = None if last else read(folder, units, labeled)
-    if (known or last) and (done := _finished(folder, splits)):
+    if (known or last) and (done := _finished(stage, folder, splits)):
         say(f'cycle {cycle} is finished')
         return done, known
     folder.mkdir(exist_ok=True)
@@ -144,9 +144,9 @@ def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycl
     return Acquired(units.names, pool, table[0], table[1], places[chosen(values, count, rng)])
 
 
-def _finished(folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
+def _finished(stage: Config, folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
     """The result of a cycle that has been trained. Raises UserError where it is of another run."""
-    result = logs.read_result(folder)
+    result = stages.finished(stage, folder, stage.steps)
     if result is not None and result['data_fingerprint'] != splits.fingerprint:
         raise UserError(
             f'{folder} was trained on other labels: restore its files, or use another --workdir'
