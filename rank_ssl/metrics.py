@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TypedDict
 
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike, NDArray
 
 FEWEST = 3  # images of a kind that have a correlation: two points always lie on a line
@@ -44,8 +43,10 @@ def srocc(pred: ArrayLike, target: ArrayLike) -> float:
 
     Without ties this is eq. 19; with ties eq. 19 is not exact.
     """
+    from scipy.stats import rankdata  # a second of every start, which counting does without
+
     x, y = _vectors(pred=pred, target=target)
-    return lcc(scipy.stats.rankdata(x), scipy.stats.rankdata(y))
+    return lcc(rankdata(x), rankdata(y))
 
 
 def mae(pred: ArrayLike, target: ArrayLike) -> float:

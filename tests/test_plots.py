@@ -267,3 +267,16 @@ def test_ladders_refuse_a_chain_without_all_its_captions(rng):
     made = np.zeros((2, 4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match='argument 2 is shorter'):
         plots.ladders(made[0], {'jpeg': made}, {'jpeg': ['quality 43']})
+
+
+def test_a_start_imports_neither_matplotlib_nor_the_statistics():
+    """They take longer than all else that a refused start does."""
+    code = (
+        'import sys, rank_ssl.tasks, rank_ssl.stages, rank_ssl.plots as plots\n'
+        'print(*({"matplotlib", "scipy.stats"} & {*sys.modules}))\n'
+        'print(all(callable(getattr(plots, n)) for n in plots.__all__ if n != "SHOWN"))'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ['', 'True']
+    with pytest.raises(AttributeError, match='rank_ssl.plots has no attribute picture_book'):
+        _ = plots.picture_book
