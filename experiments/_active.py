@@ -23,6 +23,6 @@ def evidence(made: config.Config, steps: int) -> None:
 
 
 def smoke(made: config.Config) -> None:
-    """Every part of the cycles, in seconds."""
-    made.active.start, made.active.share, made.active.cycles = 0.4, 0.3, 2
+    """Every part of a cycle, in seconds: two trainings, and what is asked between them."""
+    made.active.start, made.active.share, made.active.cycles = 0.4, 0.3, 1
     made.steps, made.keep = 8, 2

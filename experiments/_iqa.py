@@ -52,7 +52,7 @@ def evidence(made: config.Config, task: IQA) -> None:
 def smoke(made: config.Config, task: IQA) -> None:
     """Every part of the run, on tiny made images."""
     _smoke.shrink(made)
-    task.size = 32
+    task.size, task.features = 32, 64  # with 4096 a checkpoint of the tiny network is 120 MB
     task.sub_images = 2
     made.data.allow_partial = True
     made.data.unlabeled_set, made.data.unlabeled_dirs = 'ladders', ''

@@ -28,4 +28,5 @@ def get_config(text: str = '') -> config.Config:
     made.steps = 100
     if 'smoke' in given:
         _active.smoke(made)
+        made.active.cycles = 2  # one goes on from a cycle that was asked itself
     return made

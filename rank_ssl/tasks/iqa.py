@@ -38,6 +38,7 @@ class IQA:
     compat: str = 'paper'  # levels of the paper's appendix, or 'caffe': of the released code
     sub_images: int = 30  # whose mean score is an image's prediction (6.1)
     last: str = 'fc'  # 'fc': VGG-16's fc6 and fc7; 'pool': pooled convolution features
+    features: int = 4096  # of fc6 and of fc7, as VGG-16's
     dropout: float = 0.5  # before and after fc7; of the pooled features
     head_std: float = 0.001  # of the new layer's initial kernel
     head_bias: float = 0.0  # and its initial bias: the mean score, where it is known
@@ -76,6 +77,11 @@ class IQA:
             raise UserError(
                 f'config.task.sub_images={self.sub_images} must be 1 or greater; use 30'
             )
+        if self.features < 1:
+            raise UserError(
+                f'config.task.features={self.features} must be 1 or greater; use 4096, which '
+                'ImageNet weights have'
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(
                 f'config.task.dropout={self.dropout} must be 0 or greater and below 1; use 0.5'
@@ -95,7 +101,9 @@ class IQA:
         """VGG-16's fully connected layers, or pooling, and one output (4.3)."""
         options: dict[str, Any] = {'dropout': self.dropout, 'init_std': self.head_std}
         options['init_bias'] = self.head_bias
-        return FCHead(**options) if self.last == 'fc' else PoolHead(**options)
+        return (
+            FCHead(features=self.features, **options) if self.last == 'fc' else PoolHead(**options)
+        )
 
     def stride(self) -> int | None:
         """32 for fc6, whose input is pool5; any for pooled features."""

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
 
 from rank_ssl import main
 from rank_ssl.active import acquired, cycles
@@ -23,6 +22,7 @@ from rank_ssl.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = 'active_quickstart.py:smoke'
 QUALITY = 'active_iqa_tid2013_kodak.py:smoke'
+SLOW = pytest.mark.slow
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -35,10 +35,8 @@ def result_of(workdir: Path) -> dict:
 
 
 @pytest.fixture
-def play(monkeypatch, smoke_run):
+def play(in_process, smoke_run):
     """play(workdir, **fields): the smoke form in this process; its result.json."""
-    monkeypatch.chdir(ROOT)
-    flags.FLAGS.mark_as_parsed()
     whole = smoke_run(QUICK).workdir  # its data are prepared there
 
     def run(workdir: Path, **fields) -> dict:
@@ -102,10 +100,11 @@ def test_a_cycle_trains_on_the_records_of_its_units(smoke_run):
     test = table(run.workdir / 'cycle_0' / 'predictions.csv')
     # An id is REFERENCE_TYPE_LEVEL, a unit REFERENCE/KIND.
     kinds = {row['id'].split('_')[1]: row['kind'] for row in test}
-    for cycle in (0, 1):
+    rows = table(run.workdir / 'cycle_0' / 'acquisition.csv')
+    known = {row['unit'] for row in rows if row['where'] == 'labeled'}
+    chosen = {row['unit'] for row in rows if int(row['chosen'])}
+    for cycle, units in enumerate((known, known | chosen)):
         folder = run.workdir / f'cycle_{cycle}'
-        rows = table(folder / 'acquisition.csv')
-        units = {row['unit'] for row in rows if row['where'] == 'labeled'}
         meta = json.loads(next((folder / 'best').glob('*/meta.json')).read_text())
         labeled = set(meta['labeled_ids'])
         parts = [name.split('_') for name in labeled]
@@ -136,6 +135,7 @@ def kill_at(workdir: Path, sign: str) -> str:
     return log.read_text()
 
 
+@SLOW
 @pytest.mark.fault(
     row=1,
     injected='kill -9 of a run of active learning',
@@ -194,18 +194,23 @@ def test_a_cycle_that_is_asked_again_answers_the_same(play, smoke_run, tmp_path)
     assert path.read_bytes() == before
 
 
-def test_rules_of_one_seed_start_from_the_same_labels_and_parameters(play, smoke_run, tmp_path):
+@pytest.mark.parametrize('rule', [
+    'dropout', 'kcenter', pytest.param('random', marks=SLOW), pytest.param('graded', marks=SLOW),
+])  # fmt: skip
+def test_rules_of_one_seed_start_from_the_same_labels_and_parameters(
+    play, smoke_run, tmp_path, rule
+):
     whole = result_of(smoke_run(QUICK).workdir)['curve']
-    for rule in ('random', 'kcenter', 'dropout', 'graded'):
-        curve = play(tmp_path / rule, active__rule=rule, active__cycles=1)['curve']
-        assert curve[0]['params_sha256'] == whole[0]['params_sha256']
-        assert curve[0]['labeled_units'] == whole[0]['labeled_units']
-        assert (curve[0]['certainty'] is None) == (rule != 'graded')
-        rows = table(tmp_path / rule / 'cycle_0' / 'acquisition.csv')
-        first = table(smoke_run(QUICK).workdir / 'cycle_0' / 'acquisition.csv')
-        assert [row['where'] for row in rows] == [row['where'] for row in first]
+    curve = play(tmp_path / rule, active__rule=rule, active__cycles=1)['curve']
+    assert curve[0]['params_sha256'] == whole[0]['params_sha256']
+    assert curve[0]['labeled_units'] == whole[0]['labeled_units']
+    assert (curve[0]['certainty'] is None) == (rule != 'graded')
+    rows = table(tmp_path / rule / 'cycle_0' / 'acquisition.csv')
+    first = table(smoke_run(QUICK).workdir / 'cycle_0' / 'acquisition.csv')
+    assert [row['where'] for row in rows] == [row['where'] for row in first]
 
 
+@SLOW
 def test_a_restart_begins_each_training_anew(play, tmp_path):
     again = play(tmp_path / 'again', active__restart=True, active__cycles=1)
     assert json.loads((tmp_path / 'again/cycle_1/config.json').read_text())['init_from'] == ''

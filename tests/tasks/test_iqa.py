@@ -47,6 +47,13 @@ def test_iqa_is_a_task_with_one_output(last):
     assert output.shape == ()
 
 
+def test_fc6_and_fc7_have_as_many_features_as_the_task_says():
+    for task, features in ((IQA(size=32), 4096), (IQA(size=32, features=7), 7)):
+        params = jax.eval_shape(task.head().init, jax.random.key(0), jnp.ones((1, 1, 8)))['params']
+        kernels = [params[name]['kernel'].shape for name in ('fc6', 'fc7', 'output')]
+        assert kernels == [(8, features), (features, features), (features, 1)]
+
+
 @pytest.mark.parametrize('last', ['fc', 'pool'])
 def test_the_new_layer_starts_as_its_fields_say(last):
     task = IQA(size=64, last=last, head_std=0.0, head_bias=4.5)
@@ -183,6 +190,7 @@ def test_figures_of_known_and_of_unknown_types():
         ({'size': 230}, 'config.task.size=230 must be a multiple of the stride 32'),
         ({'size': 8, 'last': 'pool'}, 'config.task.size=8 px must be 16 or greater'),
         ({'sub_images': 0}, 'config.task.sub_images=0 must be 1 or greater; use 30'),
+        ({'features': 0}, 'config.task.features=0 must be 1 or greater; use 4096'),
         ({'dropout': 1.0}, 'config.task.dropout=1.0 must be 0 or greater and below 1'),
         ({'head_std': -1.0}, 'config.task.head_std=-1.0 must be 0 or greater'),
         ({'head_std': float('inf')}, 'config.task.head_std=inf must be 0 or greater'),
