@@ -1,11 +1,16 @@
 """For every test: the CPU as device, one compilation cache, the real data, runs of main."""
 
+import contextlib
+import fcntl
 import functools
+import io
+import json
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,21 +102,57 @@ def smoke_run(
     run_main: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[str], SmokeRun]:
-    """smoke_run('quickstart.py:smoke'): that experiment as a command, run once per session.
+    """smoke_run('quickstart.py:smoke'): that experiment as a command, run once for all workers.
 
     The workdir's name has a space and letters that are not ASCII.
     """
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
 
     @functools.cache
     def run(experiment: str) -> SmokeRun:
-        workdir = tmp_path_factory.mktemp('smoke') / 'essai 実験'
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = run_main([f'--config=experiments/{experiment}', f'--workdir={workdir}'])
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        return SmokeRun(workdir, done, seconds)
+        folder = base / 'smoke' / experiment
+        workdir, ended = folder / 'essai 実験', folder / 'ended.json'
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / 'lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not ended.exists():
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                done = run_main([f'--config=experiments/{experiment}', f'--workdir={workdir}'])
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+                ended.write_text(json.dumps([vars(done), seconds]))
+        fields, seconds = json.loads(ended.read_text())
+        return SmokeRun(workdir, subprocess.CompletedProcess(**fields), seconds)
 
     return run
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of main.main in this process, without what takes longest: the smoke runs do all of it.
+
+    Data are prepared in this process too, and a figure is a file of zeros in place of a picture.
+    """
+    from absl import flags
+    from matplotlib.figure import Figure
+
+    from data_prep import prepare
+    from rank_ssl.data import records
+
+    def prepared(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            code = prepare.main(list(command[command.index('data_prep.prepare') + 1 :]))
+        return subprocess.CompletedProcess(command, code, out.getvalue())
+
+    def picture(figure: Figure, path: Path, **_: Any) -> None:
+        path.write_bytes(b'\x89PNG'.ljust(3000, b'\0'))
+
+    monkeypatch.chdir(ROOT)
+    flags.FLAGS.mark_as_parsed()
+    here = types.SimpleNamespace(run=prepared, PIPE=subprocess.PIPE)
+    monkeypatch.setattr(records, 'subprocess', here)
+    monkeypatch.setattr(Figure, 'savefig', picture)
 
 
 @pytest.fixture

@@ -49,7 +49,8 @@ def one_step(devices: int, groups: int, *, width: float = 0.1):
     padded, _ = parallel.layout(groups, devices)
     batch = parallel.to_devices(batch_of(groups, range(padded)), mesh)
     step = make_train_step(TASK, tx, rank_weight=0.1, margin=1.0, reduction='mean', mesh=mesh)
-    text = step.lower(state, batch).compile().as_text()
+    step = step.lower(state, batch).compile()
+    text = step.as_text()
     state, metrics = step(state, batch)
     gradient = jax.tree.map(
         lambda old, new: np.asarray(old) - np.asarray(new), params, state.params

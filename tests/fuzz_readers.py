@@ -208,11 +208,12 @@ def answer(request: dict[str, str]) -> dict[str, Any]:
 
 def main() -> None:
     warnings.simplefilter('ignore')
-    import jax  # noqa: F401
+    if 'bare' not in sys.argv:  # so that no file's memory or time has imports in it
+        import jax  # noqa: F401
 
-    import rank_ssl.active.cycles
-    import rank_ssl.models.weights
-    import rank_ssl.ops.images  # noqa: F401
+        import rank_ssl.active.cycles
+        import rank_ssl.models.weights
+        import rank_ssl.ops.images  # noqa: F401
 
     size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, size + ROOM))

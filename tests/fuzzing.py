@@ -137,8 +137,11 @@ def _cpu_seconds(pid: int) -> float:
 class Child:
     """The process that reads: `ask` starts another one where it ended or hung."""
 
-    def __init__(self, *, seconds: float = SECONDS, megabytes: float = MEGABYTES) -> None:
+    def __init__(
+        self, *, seconds: float = SECONDS, megabytes: float = MEGABYTES, bare: bool = False
+    ) -> None:
         self._seconds, self._megabytes = seconds, megabytes
+        self._words = ['bare'] if bare else []  # for orders, which import nothing
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -194,7 +197,7 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu'}
         self._process = subprocess.Popen(
-            [sys.executable, ROOT / 'tests' / 'fuzz_readers.py'],
+            [sys.executable, ROOT / 'tests' / 'fuzz_readers.py', *self._words],
             **{'env': environment, 'cwd': ROOT, 'stderr': subprocess.DEVNULL},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

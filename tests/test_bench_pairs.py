@@ -11,6 +11,7 @@ from rank_ssl import bench, plots
 from rank_ssl.bench import pairs, samplers, timing
 from rank_ssl.config import SAMPLERS
 
+SLOW = pytest.mark.slow  # what compiles the networks, a minute together
 STEP = pairs.Setting(size=32, exact_size=16, width=0.05, groups=2, images=(3,), rounds=2)
 CURVES = samplers.Setting(
     size=16, levels=3, width=0.05, groups=2, steps=4, every=2, seeds=2, sets=3, tiny=8
@@ -31,6 +32,7 @@ def written(tmp_path_factory):
     return folder, json.loads((folder / 'pairs.json').read_text(encoding='utf-8'))
 
 
+@SLOW
 def test_rows_hold_times_counts_and_equal_gradients(written):
     _, found = written
     assert [row['k'] for row in found['rows']] == [3]
@@ -46,6 +48,7 @@ def test_rows_hold_times_counts_and_equal_gradients(written):
         assert row['memory_mib'] > 0 and row['memory_mib_siamese'] > 0
 
 
+@SLOW
 def test_a_wrong_gradient_is_seen(monkeypatch):
     real = pairs.siamese_loss
 
@@ -57,6 +60,7 @@ def test_a_wrong_gradient_is_seen(monkeypatch):
     assert pairs.gradient_error(STEP, 3)[0] == pytest.approx(1e-9, rel=1e-3)
 
 
+@SLOW
 def test_curves_of_all_samplers_start_at_one_loss_and_end_at_equal_forwards(written):
     _, found = written
     curves = found['curves']
@@ -71,6 +75,7 @@ def test_curves_of_all_samplers_start_at_one_loss_and_end_at_equal_forwards(writ
     assert {*curves['ratios']} == {'random', 'hard'}
 
 
+@SLOW
 def test_the_figure_lies_beside_the_numbers(written):
     folder, _ = written
     assert (folder / 'pairs_curves.png').read_bytes()[:4] == b'\x89PNG'
@@ -146,6 +151,7 @@ def test_the_figure_shows_each_sampler_and_the_two_branches():
     assert '2 seeds' in left.get_title()
 
 
+@SLOW
 def test_the_setting_goes_into_the_numbers(written):
     _, found = written
     assert found['setting'] == json.loads(json.dumps(dataclasses.asdict(STEP)))

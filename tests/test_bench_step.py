@@ -67,6 +67,7 @@ def plain_loss(setting, made):
     return float(((density - made.target) ** 2).sum((1, 2)).mean())
 
 
+@pytest.mark.slow
 def test_a_run_without_torch_says_so_and_measures_ours(no_torch, capsys):
     result = step.measure(TINY, rounds=2)
     json.dumps(result)

@@ -29,6 +29,7 @@ def test_two_processes_give_the_losses_of_one(tmp_path):
     assert results[1]['test/mae'] == pytest.approx(results[0]['test/mae'], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_two_processes_read_what_the_first_has_saved_last(tmp_path):
     """The best step of a stage of ranking is its last one, saved just before it is read."""
     fields = ['--config.regime=finetune', '--config.steps=2', '--config.figure_count=0']
@@ -61,11 +62,13 @@ def stop_both(workdir: Path, process: int, number: int, *fields: str) -> int:
     return saved
 
 
+@pytest.mark.slow
 @pytest.mark.fault(**SIGNAL)
 def test_an_interrupt_of_the_first_process_ends_both_as_a_sigterm_does(tmp_path):
     stop_both(tmp_path, 0, signal.SIGINT)
 
 
+@pytest.mark.slow
 @pytest.mark.fault(**SIGNAL)
 @pytest.mark.fault(
     row=16,

@@ -46,10 +46,8 @@ def prepared(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def play(prepared, monkeypatch):
+def play(prepared, in_process):
     """play(workdir, experiment, **fields): a run in this process; its result.json."""
-    monkeypatch.chdir(ROOT)
-    flags.FLAGS.mark_as_parsed()
 
     def run(workdir: Path, experiment: str = CROWD, **fields) -> dict:
         config = config_of(experiment, **{'data__data_dir': prepared, 'figure_count': 0, **fields})
@@ -112,7 +110,10 @@ def params_of(workdir: Path, step: int) -> list[np.ndarray]:
     injected='spaces and letters beyond ASCII in --workdir',
     outcome='it works',
 )
-@pytest.mark.parametrize('experiment', [QUICK, CROWD, 'crowd_shtech.py:B,smoke'])
+@pytest.mark.parametrize(
+    'experiment',
+    [QUICK, CROWD, pytest.param('crowd_shtech.py:B,smoke', marks=pytest.mark.slow)],
+)
 def test_a_smoke_run(smoke_run, experiment):
     run = smoke_run(experiment)
     assert run.done.returncode == 0, run.done.stderr

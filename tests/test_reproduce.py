@@ -24,7 +24,7 @@ def noted(workdir: Path) -> dict:
     return json.loads((workdir / 'reproduce.json').read_text())
 
 
-@pytest.mark.parametrize('experiment', [QUICK, ACTIVE])
+@pytest.mark.parametrize('experiment', [QUICK, pytest.param(ACTIVE, marks=pytest.mark.slow)])
 def test_a_run_again_has_the_same_bits(smoke_run, run_main, tmp_path, experiment):
     first = smoke_run(experiment).workdir
     again = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={tmp_path / "new"}'])

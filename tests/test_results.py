@@ -34,10 +34,8 @@ def smoke(data_dir: str) -> Config:
 
 
 @pytest.fixture
-def play(prepared, monkeypatch):
+def play(prepared, in_process):
     """play(workdir): a run of `smoke` in this process."""
-    monkeypatch.chdir(ROOT)
-    flags.FLAGS.mark_as_parsed()
 
     def run(workdir: Path) -> None:
         workdir.mkdir(exist_ok=True)

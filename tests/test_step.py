@@ -14,8 +14,6 @@ import pytest
 
 from rank_ssl import step as steps
 from rank_ssl.errors import UserError
-from rank_ssl.models import make_network
-from rank_ssl.models.network import init_params, make_apply
 from rank_ssl.pairs import Mining
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
@@ -25,11 +23,10 @@ TASK = Crowd(size=32)
 GROUPS, LEVELS, LABELS = 3, 4, 2
 
 
-def network():
-    return make_network(
-        backbone='vgg8', width=0.1, blocks=5, last_pool=False, frozen_blocks=0, dtype='float32',
-        remat=False, pixels='torch', head=TASK.head(),
-    )  # fmt: skip
+def apply_fn(params, image, *, valid=None, key=None):
+    """A map of 2 x 2 cells by two layers: what is looked at is the step, and VGG takes a minute."""
+    cells = (image / 255).reshape(2, 16, 2, 16, 3).swapaxes(1, 2).reshape(2, 2, -1)
+    return jnp.tanh(cells @ params['hidden']) @ params['output']
 
 
 def made_batch(seed: int = 0) -> Batch:
@@ -49,16 +46,16 @@ def made_batch(seed: int = 0) -> Batch:
 
 
 def made_state(tx, seed: int = 0):
-    net = network()
-    params = init_params(net, jax.random.key(seed), 32)
-    return steps.create_state(make_apply(net), params, tx, jax.random.key(1))
+    rng = np.random.default_rng([7, seed])
+    params = {'hidden': rng.normal(0, 0.1, (768, 5)), 'output': rng.normal(0, 0.5, 5)}
+    params = jax.tree.map(jnp.float32, params)
+    return steps.create_state(apply_fn, params, tx, jax.random.key(1))
 
 
 def flat_loss(
     params, batch: Batch, reduction: str, *, rank_weight: float, margin: float, grows: bool = False
 ):
     """The paper's form: one list of M images, a masked [M, M] hinge, plain autodiff."""
-    apply_fn = make_apply(network())
     ranked = batch.image[:, :LEVELS].reshape(-1, 32, 32, 3)
     labeled = batch.image[:, LEVELS:].reshape(-1, 32, 32, 3)
     forward = jax.vmap(lambda image: apply_fn(params, image))
@@ -85,6 +82,12 @@ def flat_loss(
     return scale[0] * error + rank_weight * scale[1] * hinge
 
 
+def flat_gradient(params, batch: Batch, reduction: str, **options):
+    """The value and the gradient of flat_loss, as one program."""
+    loss = jax.value_and_grad(lambda params: flat_loss(params, batch, reduction, **options))
+    return jax.jit(loss)(params)
+
+
 @pytest.mark.parametrize('reduction', ['paper', 'caffe', 'mean'])
 def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
     tx, batch = optax.sgd(1.0), made_batch()
@@ -93,7 +96,7 @@ def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
     options = {'rank_weight': 0.7, 'margin': 0.5}
     step = steps.make_train_step(TASK, tx, reduction=reduction, **options)
     state, metrics = step(state, batch)
-    value, grads = jax.value_and_grad(flat_loss)(before, batch, reduction, **options)
+    value, grads = flat_gradient(before, batch, reduction, **options)
     np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
     np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
     found = jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
@@ -109,10 +112,8 @@ def test_a_margin_that_grows_is_multiplied_with_the_levels_between():
     before = jax.tree.map(np.asarray, state.params)
     step = steps.make_train_step(TASK, tx, rank_weight=0.7, margin=0.5, margin_grows=True)
     state, metrics = step(state, batch)
-    value, grads = jax.value_and_grad(flat_loss)(
-        before, batch, 'paper', rank_weight=0.7, margin=0.5, grows=True
-    )
-    plain = flat_loss(before, batch, 'paper', rank_weight=0.7, margin=0.5)
+    value, grads = flat_gradient(before, batch, 'paper', rank_weight=0.7, margin=0.5, grows=True)
+    plain, _ = flat_gradient(before, batch, 'paper', rank_weight=0.7, margin=0.5)
     assert abs(value - plain) > 0.1
     np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
     np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
@@ -149,7 +150,7 @@ def test_unknown_reduction_is_refused():
 def test_rank_accuracy_counts_pairs_of_all_groups():
     tx, batch = optax.sgd(0.0), made_batch()
     state = made_state(tx)
-    apply_fn, params = state.apply_fn, jax.tree.map(np.asarray, state.params)
+    params = jax.tree.map(np.asarray, state.params)
     _, metrics = steps.make_train_step(TASK, tx, rank_weight=1, margin=0)(state, batch)
     right = pairs = 0
     for g in range(GROUPS):

@@ -133,6 +133,7 @@ def assert_same(one: dict, other: dict) -> None:
         np.testing.assert_allclose(values, other[name], rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_measures_do_not_depend_on_the_topology():
     first, second = (found['all'] for found in facts_of_two(SCRIPT, devices=1))
     assert first == second
