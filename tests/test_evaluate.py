@@ -314,10 +314,10 @@ def border(params, image, *, valid):
 
 
 def test_tiles_are_forwarded_as_images_of_their_own(network):
-    apply_fn, params = network
+    apply_fn, params = jax.jit(network[0]), network[1]
     image = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
     valid = jnp.array([80, 112])
-    found = evaluate.tiled(apply_fn, 48)(params, image, valid=valid)
+    found = jax.jit(evaluate.tiled(apply_fn, 48))(params, image, valid=valid)
     for row, column in itertools.product(range(2), range(3)):
         corner = np.array([48 * row, 48 * column])
         inside = jnp.array(np.clip(valid - corner, 0, 48))

@@ -491,6 +491,7 @@ def test_a_run_whose_output_nobody_reads_any_more_goes_on(prepared, tmp_path):
     assert result_of(tmp_path)['steps'] == 3
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=21,
     injected='stdout and stderr into a pipe that nobody reads, to a run that goes on with another '
@@ -612,6 +613,7 @@ def on_devices(run_main, count: int, workdir: Path, prepared: str, *fields: str)
     )
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=16,
     injected='1, then 8, then 1 virtual devices',

@@ -261,7 +261,11 @@ def test_a_naive_custom_vjp_makes_one_and_is_found(monkeypatch):
 
 @pytest.mark.parametrize(
     'small, options',
-    [('strips', {'remat': True}), ('strips', {}), ('winograd', {'frozen_blocks': 1})],
+    [
+        pytest.param('strips', {'remat': True}, marks=pytest.mark.slow),
+        ('strips', {}),
+        pytest.param('winograd', {'frozen_blocks': 1}, marks=pytest.mark.slow),
+    ],
     indirect=['small'],
 )
 def test_the_step_is_that_of_xlas_convolutions(small, options, monkeypatch):
