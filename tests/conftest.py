@@ -16,10 +16,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
 pytest_plugins = ['tests.faults_table']
+
+# A busy machine is no fault of a test, and beside another worker any clock may stand for seconds.
+settings.register_profile('any load', deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile('any load')
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -7,7 +7,8 @@ from tests import fuzzing
 
 FILES = {'images': 120, 'mat': 60, 'npz': 300, 'checkpoint': 300}  # 400 of the others
 FAULT = {
-    'images': 7, 'mat': 9, 'npz': 11, 'safetensors': 11, 'checkpoint': 4, 'config': 5,
+    'images': 7, 'mat': 9, 'points': 9, 'scores': 9, 'npz': 11, 'safetensors': 11,
+    'checkpoint': 4, 'reproduce': 4, 'metrics': 4, 'acquisition': 4, 'config': 5,
 }  # fmt: skip
 DAMAGE = 'bits flipped, bytes overwritten, cut, doubled, crossed, fields at their extremes'
 
@@ -19,7 +20,7 @@ def readers():
             outcome = 'each change found by the manifest, the step before is used'
         mark = pytest.mark.fault(
             row=FAULT[name], injected=f'{name}: {DAMAGE}', outcome=outcome
-        ) if name in FAULT else ()  # fmt: skip
+        )  # fmt: skip
         yield pytest.param(name, marks=mark)
 
 
