@@ -19,9 +19,9 @@ def train_losses(workdir: Path) -> list[float]:
     return [row['train/loss'] for row in rows if 'train/loss' in row]
 
 
-def test_two_processes_give_the_losses_of_one(tmp_path):
-    one, two = tmp_path / 'one', tmp_path / 'two'
-    for code, told in ended([*start_two(QUICK, two), start_run(QUICK, one)]):
+def test_two_processes_give_the_losses_of_one(smoke_run, tmp_path):
+    one, two = smoke_run(QUICK).workdir, tmp_path / 'two'
+    for code, told in ended(start_two(QUICK, two)):
         assert code == 0, told
     assert train_losses(two) == pytest.approx(train_losses(one), rel=1e-4)
     results = [json.loads((folder / 'result.json').read_text()) for folder in (one, two)]

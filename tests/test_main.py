@@ -173,7 +173,7 @@ def test_the_files_of_a_smoke_run(smoke_run):
 
 @pytest.mark.parametrize('regime, shown, absent', [
     ('baseline', 'train/regression', 'train/ranking'),
-    ('ranking', 'train/ranking', 'train/regression'),
+    pytest.param('ranking', 'train/ranking', 'train/regression', marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_the_other_regimes(play, tmp_path, regime, shown, absent):
     result = play(tmp_path, regime=regime, steps=2, eval_every=0)

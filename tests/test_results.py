@@ -64,8 +64,8 @@ def assert_finished(workdir: Path) -> None:
     outcome='no result.json; the same command makes all of them',
 )
 @pytest.mark.parametrize('module, name', [
-    (evaluate.Evaluation, 'write_csv'),
-    (logs, 'write_last'),
+    pytest.param(evaluate.Evaluation, 'write_csv', marks=pytest.mark.slow),
+    pytest.param(logs, 'write_last', marks=pytest.mark.slow),
     (results, 'draw'),
     (logs, 'write_json'),
 ])  # fmt: skip

@@ -82,7 +82,7 @@ def test_the_loss_is_the_loop_over_comparable_pairs(groups, k):
         assert float(loss(params, batch, keys)) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize('k', [2, 3, 8])
+@pytest.mark.parametrize('k', [2, pytest.param(3, marks=pytest.mark.slow), 8])
 def test_gradients_are_ours_to_the_rounding_of_float64(k):
     with jax.enable_x64(True):
         loss = make_loss(Plain(), small_network, rank_weight=1.0, margin=MARGIN)
@@ -108,7 +108,7 @@ def test_a_group_without_a_comparable_pair_costs_nothing():
     assert value == 0 and all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize('k', [2, 5])
+@pytest.mark.parametrize('k', [pytest.param(2, marks=pytest.mark.slow), 5])
 def test_each_pair_passes_the_compiled_network_again(k):
     """Every layer of the compiled program, gradients of inputs too: K - 1 times the images."""
     task, groups, side = Crowd(size=32), 2, 32

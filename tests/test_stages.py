@@ -60,7 +60,8 @@ def test_finetune_is_ranking_and_then_regression_from_its_parameters(play, tmp_p
     assert first['params_sha256'] != whole['params_sha256']
 
 
-@pytest.mark.parametrize('stage', [pytest.param('first', marks=pytest.mark.slow), 'last'])
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', ['first', 'last'])
 def test_a_stop_in_either_stage_costs_nothing(play, tmp_path, monkeypatch, stage):
     whole = play(tmp_path / 'whole', 'finetune', steps=4)
     agreed, seen = loop._agreed_stop, []

@@ -91,7 +91,7 @@ def test_a_worker_that_dies_is_told():
     injected='a worker that sleeps in its transform, a worker that is stopped (SIGSTOP)',
     outcome='an error after data.silence seconds; no process is left and nobody waits for one',
 )
-@pytest.mark.parametrize('how', ['asleep', 'stopped'])
+@pytest.mark.parametrize('how', ['asleep', pytest.param('stopped', marks=pytest.mark.slow)])
 def test_a_worker_that_hangs_is_told(how):
     iterator = iterator_of(Made(2 if how == 'asleep' else 1000), workers=1)
     next(iterator)
@@ -231,6 +231,7 @@ def test_a_run_whose_thread_hangs_ends(smoke_run, tmp_path, monkeypatch):
     assert 'Traceback' not in told
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=19,
     injected='kill -9 of a worker process in the middle of a run',

@@ -159,6 +159,7 @@ def test_kills_change_neither_the_log_nor_a_bit_of_the_parameters(smoke_run, tmp
     assert len(set(shas)) == len(shas)
 
 
+@SLOW
 def test_a_finished_run_says_so_and_more_cycles_go_on(play, smoke_run, tmp_path, capsys):
     whole = smoke_run(QUICK).workdir
     workdir = Path(shutil.copytree(whole, tmp_path / 'begun'))

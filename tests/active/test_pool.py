@@ -151,7 +151,7 @@ def test_the_sheet_names_rank_certainty_and_score_in_full(monkeypatch):
     assert len(texts) == 60 and texts[59] == '60.\n1.06e+03 persons\n59.jpg'
 
 
-@pytest.mark.parametrize('rule', ['dropout', 'kcenter'])
+@pytest.mark.parametrize('rule', [pytest.param('dropout', marks=pytest.mark.slow), 'kcenter'])
 def test_rules_without_pairs_leave_the_certainty_empty(workdir, photos, rule, capsys):
     target = pool.ask(restore.config_of(workdir), workdir, photos, count=2, rule=rule)
     every = rows(target / 'all.csv')
