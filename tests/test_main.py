@@ -246,7 +246,7 @@ def test_a_figure_that_fails_costs_no_result(play, tmp_path, monkeypatch, capsys
 # The parameters that are reported.
 
 
-@pytest.mark.parametrize('mode', ['train', 'evaluate'])
+@pytest.mark.parametrize('mode', [pytest.param('train', marks=pytest.mark.slow), 'evaluate'])
 def test_a_run_that_goes_on_reads_no_weights_and_keeps_its_pixels(play, begun, mode):
     path = begun / 'checkpoints' / '8' / 'meta.json'
     meta = json.loads(path.read_text())
@@ -282,6 +282,7 @@ def test_a_stray_best_step_is_not_evaluated(play, begun):
     assert (after['best_step'], after['test/mae']) == (before['best_step'], before['test/mae'])
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_leaves_nothing_to_the_next(play, begun, tmp_path):
     for name in ('checkpoints', 'result.json'):
         (begun / name).rename(tmp_path / name)

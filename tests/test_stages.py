@@ -150,6 +150,7 @@ def test_a_damaged_result_is_told_with_its_cure(play, tmp_path):
     assert play(tmp_path, 'baseline', steps=2)['test/mae'] == first['test/mae']
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_left_of_a_file_is_gone_in_each_stage(play, tmp_path):
     play(tmp_path, 'finetune', steps=2)
     halves = [folder / '.metrics.jsonl.partial' for folder in (tmp_path, tmp_path / 'ranking')]

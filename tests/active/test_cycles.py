@@ -224,6 +224,7 @@ def test_a_restart_begins_each_training_anew(play, tmp_path):
     assert again['curve'][1]['labeled_units'] == on['curve'][1]['labeled_units']
 
 
+@SLOW
 def test_it_ends_where_all_are_labeled(play, tmp_path):
     fields = {'active__start': 0.5, 'active__share': 0.5, 'active__cycles': 5, 'steps': 2}
     result = play(tmp_path / 'all', active__rule='random', **fields)

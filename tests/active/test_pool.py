@@ -187,6 +187,7 @@ def quality():
     return importlib.import_module('experiments.iqa_tid2013_kodak').get_config('smoke')
 
 
+@pytest.mark.slow
 def test_quality_is_asked_of_photos_without_annotations(
     quality, photos, tmp_path, monkeypatch, capsys
 ):
