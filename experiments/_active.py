@@ -22,7 +22,7 @@ def evidence(made: config.Config, steps: int) -> None:
     made.data.test_stride = 4
 
 
-def smoke(made: config.Config) -> None:
-    """Every part of a cycle, in seconds: two trainings, and what is asked between them."""
-    made.active.start, made.active.share, made.active.cycles = 0.4, 0.3, 1
+def smoke(made: config.Config, *, cycles: int = 1) -> None:
+    """Every part of a cycle, in seconds: trainings, and what is asked between them."""
+    made.active.start, made.active.share, made.active.cycles = 0.4, 0.3, cycles
     made.steps, made.keep = 8, 2

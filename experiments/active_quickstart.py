@@ -27,6 +27,5 @@ def get_config(text: str = '') -> config.Config:
     made.active.cycles = 3
     made.steps = 100
     if 'smoke' in given:
-        _active.smoke(made)
-        made.active.cycles = 2  # one goes on from a cycle that was asked itself
+        _active.smoke(made, cycles=2)  # the second goes on from a cycle that was asked itself
     return made

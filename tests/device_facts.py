@@ -1,4 +1,4 @@
-"""Prints, as JSON, facts of the training step on 1 and 4 virtual devices (a process of its own).
+"""Prints, as JSON, facts of the training step on 1, 2 and 4 virtual devices (a process of its own).
 
 Started by test_step.py with XLA_FLAGS set before jax is imported.
 """
@@ -36,10 +36,10 @@ def batch_of(groups: int, rows: range) -> Batch:
 
 
 def one_step(devices: int, groups: int, *, width: float = 0.1):
-    """The step of a VGG on so many devices: its compiled text, state and metrics."""
+    """The step of a deep VGG on so many devices: its compiled text, state and metrics."""
     mesh = parallel.make_mesh(jax.devices()[:devices])
     network = make_network(
-        backbone='vgg8', width=width, blocks=5, last_pool=False, frozen_blocks=0,
+        backbone='vgg16', width=width, blocks=5, last_pool=False, frozen_blocks=0,
         dtype='float32', remat=False, pixels='torch', head=TASK.head(),
     )  # fmt: skip
     tx = optax.sgd(1.0)
@@ -60,7 +60,7 @@ def one_step(devices: int, groups: int, *, width: float = 0.1):
 
 def main() -> None:
     """Prints the facts."""
-    facts: dict = {'5 groups': [one_step(devices, 5)[2] for devices in (1, 4)]}
+    facts: dict = {'5 groups': [one_step(devices, 5)[2] for devices in (1, 2, 4)]}
     gradients = {}
     for devices in (1, 4):
         text, gradients[devices], loss = one_step(devices, 8)

@@ -109,7 +109,7 @@ def test_without_penalty_it_is_least_squares_and_with_much_the_mean():
     np.testing.assert_allclose(bound(features), target.mean(), rtol=1e-6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.floats(0.01, 100), st.floats(-50, 50), st.integers(1, 12))
 def test_units_of_a_feature_and_the_offset_of_labels_do_not_matter(scale, offset, rows):
     rng = np.random.default_rng(rows)

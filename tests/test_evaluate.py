@@ -42,7 +42,7 @@ def area(shapes, chosen) -> int:
     return sum(min(b[0] * b[1] for b in chosen if fits(shape, b)) for shape in shapes)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes_of_images, st.integers(1, 9))
 def test_buckets_hold_every_shape_and_no_more_area_than_one(shapes, limit):
     chosen = buckets(shapes, limit=limit)
@@ -76,7 +76,7 @@ def cheapest_merges(shapes, limit: int) -> list[tuple[int, int]]:
     return sorted(shape for shape, _ in weights)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(shapes_of_images, st.integers(1, 6))
 def test_buckets_merge_the_cheapest_pair_first(shapes, limit):
     assert buckets(shapes, limit=limit) == cheapest_merges(shapes, limit)
@@ -87,7 +87,7 @@ def test_buckets_of_a_hand_picked_case():
     assert buckets(shapes, limit=2) == [(16, 32), (160, 176)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes_of_images, st.integers(1, 4), st.integers(1, 5))
 def test_a_schedule_takes_each_place_once_into_its_smallest_bucket(shapes, limit, batch):
     chosen = buckets(shapes, limit=limit)

@@ -34,11 +34,12 @@ def assert_equal_runs(found: Path, straight: Path, steps: int) -> None:
     assert {path.name for path in found.rglob('.*')} <= {'.lock', '.tiny.json'}
 
 
-@pytest.mark.fault(row=1, injected='a kill soon after a save has begun',
+@pytest.mark.fault(row=1, injected='3 kills at seeded instants, saving at every step',
                    outcome=OUTCOME)  # fmt: skip
-def test_a_killed_run_ends_as_if_it_had_not_been(smoke_run, tmp_path):
+def test_a_killed_run_ends_as_if_it_had_not_been(smoke_run, tmp_path, record_property):
     straight = smoke_run(CROWD).workdir
-    inside = killed(tmp_path, straight / 'data', steps=STEPS, kills=1, seed=0)
+    inside = killed(tmp_path, straight / 'data', steps=STEPS, kills=3, seed=0)
+    record_property('measured', f'{inside} of 3 kills fell inside a save')
     finish(tmp_path, straight / 'data', STEPS)
     assert_equal_runs(tmp_path, straight, STEPS)
     assert inside

@@ -11,7 +11,7 @@ from rank_ssl import metrics, ranking
 SEEDS = st.integers(0, 2**32)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS, st.integers(2, 40), st.sampled_from([1e-9, 1.0, 1e200]), st.booleans())
 def test_correlations_equal_scipy(seed, n, scale, ties):
     rng = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ def test_correlations_equal_scipy(seed, n, scale, ties):
     np.testing.assert_allclose(metrics.srocc(pred, target), want, atol=1e-13)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(SEEDS, st.integers(2, 40))
 def test_srocc_without_ties_is_equation_19(seed, n):
     pred, target = np.random.default_rng(seed).normal(size=(2, n))
@@ -78,7 +78,7 @@ def loop_accuracy(scores, phi, segments):
     return np.mean(hits) if hits else np.nan
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(SEEDS, st.integers(1, 15), st.integers(1, 4))
 def test_ordered_pair_accuracy_equals_a_loop(seed, n, chains):
     rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def test_bins_are_half_open_and_the_last_one_is_closed():
     assert full['count'] == 1 and full['high'] == np.inf
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(SEEDS, st.lists(st.integers(1, 99), max_size=4, unique=True))
 def test_bins_together_are_the_whole_set(seed, inner):
     pred, target = np.random.default_rng(seed).integers(0, 101, (2, 50))
@@ -149,7 +149,7 @@ def test_kinds_by_hand():
         assert np.isnan([found[kind]['lcc'], found[kind]['srocc']]).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(SEEDS)
 def test_each_kind_is_the_metric_of_its_images_in_any_order(seed):
     rng = np.random.default_rng(seed)

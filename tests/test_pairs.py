@@ -29,7 +29,7 @@ def listed(mask: np.ndarray, order: np.ndarray) -> set[tuple[int, int]]:
 
 
 @given(seed=st.integers(0, 2**31), hard=st.integers(0, 12))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mined_pairs_are_the_random_ones_and_the_hardest_of_the_others(seed, hard):
     scores, order, keys = problem(seed, ties=True)
     mask = np.asarray(mined(keys, scores, order, hard))

@@ -116,7 +116,7 @@ def test_order_sign_leaves_out_what_does_not_compare():
     np.testing.assert_array_equal(ranking.order_sign(phi, segments=segments, where=where), want)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems(), st.integers(0, 99))
 def test_gradient_is_p_the_loop_and_autodiff(problem, seed):
     scores, phi, options = problem
@@ -137,7 +137,7 @@ def test_gradient_is_p_the_loop_and_autodiff(problem, seed):
     assert_close_in_norm(gradient, autodiff)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems(kinks=False))
 def test_loss_and_gradient_equal_rax(problem):
     scores, phi, options = problem
@@ -161,7 +161,7 @@ def test_loss_and_gradient_equal_rax(problem):
         assert_close_in_norm(np.asarray(gradient), np.asarray(expected))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(problems())
 def test_certainty_is_the_share_of_pairs_in_strict_order(problem):
     scores, phi, options = problem
@@ -397,7 +397,7 @@ def test_shapes_that_do_not_fit_are_refused(scores, phi, margin, message):
 
 
 @given(problem=problems(kinks=False), seed=st.integers(0, 2**32))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25)
 def test_weights_multiply_the_pairs_in_the_loss_and_in_p(problem, seed):
     scores, phi, options = problem
     half = np.random.default_rng(seed).random((*scores.shape, scores.shape[-1]))

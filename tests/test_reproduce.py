@@ -83,8 +83,9 @@ def facts(**fields) -> dict:
 def test_the_folder_of_another_run_is_not_the_second_run(smoke_run, run_main, tmp_path):
     """It would be finished already, and be compared with itself."""
     first = Path(shutil.copytree(smoke_run(QUICK).workdir, tmp_path / 'copy'))
-    done = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={first}'])
-    assert done.returncode == 2 and 'holds another run: name a new folder' in done.stderr
+    for workdir in (smoke_run(QUICK).workdir, first):
+        done = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={workdir}'])
+        assert done.returncode == 2 and 'holds another run: name a new folder' in done.stderr
 
 
 def test_a_second_run_that_was_stopped_goes_on(tmp_path):

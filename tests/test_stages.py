@@ -57,7 +57,8 @@ def test_finetune_is_ranking_and_then_regression_from_its_parameters(play, tmp_p
     assert ranking['params_sha256'] == first['params_sha256']
     by_hand = play(tmp_path / 'hand', 'finetune', steps=4, init_from=str(tmp_path / 'ranking'))
     assert by_hand['params_sha256'] == whole['params_sha256']
-    assert first['params_sha256'] != whole['params_sha256']
+    base = play(tmp_path / 'base', 'baseline', steps=4)
+    assert base['params_sha256'] != whole['params_sha256']
 
 
 @pytest.mark.slow
@@ -144,7 +145,8 @@ def test_a_damaged_result_is_told_with_its_cure(play, tmp_path):
     path = tmp_path / 'result.json'
     for content in ('', '{"steps": 2, "te', '[2]'):
         path.write_text(content)
-        with pytest.raises(UserError, match=f'^{path} .*: delete it, and the same command makes i'):
+        cure = 'delete it, and the same command makes it again'
+        with pytest.raises(UserError, match=f'^{path} .*: {cure}'):
             play(tmp_path, 'baseline', steps=2)
     path.unlink()
     assert play(tmp_path, 'baseline', steps=2)['test/mae'] == first['test/mae']

@@ -36,7 +36,7 @@ def test_the_rules_are_those_of_the_config():
 
 
 @given(st.integers(0, 2**31), st.integers(2, 12), st.integers(1, 4), st.integers(0, 40))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_certainty_is_a_brute_force_count(seed, items, segments, count):
     draw = np.random.default_rng(seed)
     scores = draw.integers(0, 4, items).astype(np.float32)  # equal ones are wrong

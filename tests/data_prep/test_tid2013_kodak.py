@@ -114,7 +114,7 @@ def test_continuous_types_meet_every_level(name):
     guess=st.floats(1, 60),
     rises=st.booleans(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whole_parameters_take_the_best_one(steps, wanted, guess, rises):
     offsets = np.minimum(np.cumsum(steps), 127)
     if not rises:
@@ -135,7 +135,7 @@ def test_whole_parameters_take_the_best_one(steps, wanted, guess, rises):
 
 
 @given(power=st.floats(0.4, 3), scale=st.floats(0.01, 100), wanted=st.sampled_from(calibrate.PSNR))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_smooth_parameter_is_found_in_few_tries(power, scale, wanted):
     sine = np.sin(np.arange(64 * 64 * 3)).reshape(GRAY.shape)
     tried = []

@@ -63,7 +63,7 @@ def test_blur_is_the_mirrored_gaussian(sigma, make, shape):
     sigma=st.sampled_from(_SIGMAS),
 )
 @hypothesis.example(shape=(32, 45), place=(0, 0.5, 1, 1), sigma=6.5)  # has a value at .5
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=60)
 def test_a_part_is_equal_to_the_whole(shape, place, sigma):
     image = np.random.default_rng(shape).integers(0, 256, (*shape, 3), dtype=np.uint8)
     y0, x0 = (int(p * (side - 1)) for p, side in zip(place[:2], shape, strict=True))

@@ -46,7 +46,7 @@ def test_shift_adds_and_rounds(amount, image):
 @hypothesis.given(
     image=_IMAGES, factor=st.sampled_from([0, 0.4, 0.55, 0.7, 0.85, 1, 1.2, 1.6, 1.8])
 )
-@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.settings(max_examples=200)
 def test_contrast_is_about_the_mean(image, factor):
     mean = image.mean()
     assert abs(colour.mean(image) - mean) < 1e-9

@@ -125,7 +125,7 @@ def test_no_persons_give_zeros(empty):
     assert (got == 0).all()
 
 
-@hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=100, derandomize=True)
 @hypothesis.given(
     st.lists(st.tuples(st.floats(-5, 70), st.floats(-5, 50)), max_size=12),
     st.tuples(st.integers(1, 45), st.integers(1, 65)),

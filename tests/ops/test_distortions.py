@@ -325,7 +325,7 @@ _SIDES = st.one_of(st.integers(1, 5), st.integers(6, 48))
     shape=st.tuples(_SIDES, _SIDES),
     kind=st.sampled_from(['black', 'white', 'gray', 'noise', 'red']),
 )
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=300)
 def test_any_image_keeps_shape_and_type(name, level, compat, shape, kind):
     image = np.zeros((*shape, 3), np.uint8)
     if kind == 'noise':

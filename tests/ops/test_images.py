@@ -274,7 +274,7 @@ def _small_files() -> list[bytes]:
     outcome='pixels or an error of one line',
 )
 @pytest.mark.filterwarnings('ignore')
-@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=200, derandomize=True)
 @hypothesis.given(
     st.sampled_from(_small_files()),
     st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=4)), min_size=1, max_size=4),

@@ -54,7 +54,7 @@ def _slow_blocks(image: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 @hypothesis.given(shape=_SHAPES, count=st.integers(0, 60), one_way=st.booleans(), place=_PLACES)
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=100)
 def test_pattern_copies_patches_from_nearby(shape, count, one_way, place):
     image = _image(shape)
     moved = local.pattern(_rng(1), image, count, one_way=one_way)
@@ -66,7 +66,7 @@ def test_pattern_copies_patches_from_nearby(shape, count, one_way, place):
 
 
 @hypothesis.given(shape=_SHAPES, count=st.integers(0, 20), place=_PLACES)
-@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.settings(max_examples=100)
 def test_blocks_are_filled_squares(shape, count, place):
     image = _image(shape)
     covered = local.blocks(_rng(2), image, count)

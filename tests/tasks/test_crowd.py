@@ -173,7 +173,7 @@ def test_the_label_is_the_number_annotated_also_where_points_were_dropped():
     assert Crowd().label(record()) == 0.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 90), st.integers(1, 90), st.sampled_from([0, 16, 33, 50, 64]))
 def test_views_have_the_promised_shape_and_hold_the_image(height, width, eval_side):
     task = Crowd(eval_side=eval_side)
