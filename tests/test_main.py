@@ -474,6 +474,7 @@ def test_only_an_interrupt_after_another_signal_ends_the_process(monkeypatch):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+@pytest.mark.slow
 @pytest.mark.fault(
     row=21,
     injected='stdout and stderr into a pipe that is closed after a step, as by head',

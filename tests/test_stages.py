@@ -108,6 +108,7 @@ def test_there_must_be_a_run_to_start_from(play, tmp_path):
         play(tmp_path / 'run', 'baseline', init_from=str(tmp_path / 'none'))
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_no_run_that_has_seen_what_it_is_tested_by(play, tmp_path):
     """The validation images of another seed are partly this seed's labeled ones."""
     play(tmp_path / 'zero', 'baseline', steps=2)
@@ -164,6 +165,7 @@ def test_what_a_killed_run_left_of_a_file_is_gone_in_each_stage(play, tmp_path):
     assert not any(map(Path.exists, halves))
 
 
+@pytest.mark.slow
 def test_the_last_stage_can_be_evaluated_alone(play, tmp_path, capsys):
     whole = play(tmp_path / 'run', 'finetune', steps=4)
     capsys.readouterr()
