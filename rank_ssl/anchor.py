@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rank_ssl import checkpoint, logs, plots
+from rank_ssl.changes import since
 from rank_ssl.config import Config
 from rank_ssl.data import Records, Splits
 from rank_ssl.errors import UserError
@@ -133,9 +134,10 @@ class Extractor:
 
 def finished(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
     """The result.json of an anchor of this config and these rows, where the workdir holds one."""
-    result = logs.read_result(workdir) or {}
-    same = result.get('config') == config.to_dict()
-    return result if same and result['data_fingerprint'] == splits.fingerprint else None
+    result = logs.read_result(workdir)
+    if result is None or since(result.get('config', {}), config):
+        return None
+    return result if result['data_fingerprint'] == splits.fingerprint else None
 
 
 def run_anchor(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[str, Any]:

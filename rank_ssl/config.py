@@ -22,21 +22,6 @@ SAMPLERS = ('all', 'random', 'hard')
 RULES = ('certainty', 'graded', 'random', 'dropout', 'kcenter')
 DEFAULT_WEIGHTS = 'weights/vgg16_imagenet_convs_f16.npz'  # below $RANK_SSL_DATA
 
-# Fields that may differ when a run goes on: they change how it is run or for how long, not what
-# the steps already taken were.
-HARMLESS = (
-    'steps', 'mode', 'eval_every', 'checkpoint_every', 'log_every', 'keep', 'max_bad_steps',
-    'eval_batch', 'evaluate_test', 'figure_count',
-    'accumulate', 'optim.rate', 'optim.decay_every', 'optim.decay_factor', 'data.workers',
-    'data.threads', 'data.prefetch', 'data.silence', 'data.data_dir', 'data.manual_dir',
-    'data.on_bad', 'model.remat', 'model.weights', 'init_from',
-)  # fmt: skip
-# And these may differ where a trained run is evaluated alone.
-EVALUATION = (
-    'eval_tile', 'task.eval_side', 'task.sub_images', 'data.test_stride', 'regime', 'rank_weight',
-    'margin', 'margin_grows', 'reduction', 'sampler', 'hard_every', 'hard_add',
-)  # fmt: skip
-
 
 @dataclasses.dataclass(slots=True)
 class Model:
@@ -321,24 +306,6 @@ class Config:
         """Plain nested values, as config.json holds them; the task carries its class's name."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))
         return fields | {'task': {'class': type(self.task).__name__} | fields['task']}
-
-
-def differences(old: dict, new: dict, *, prefix: str = '') -> dict[str, tuple[Any, Any]]:
-    """Dotted fields in which two `Config.to_dict` results differ, with both values."""
-    found: dict[str, tuple[Any, Any]] = {}
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found |= differences(a, b, prefix=f'{prefix}{name}.')
-        elif a != b:
-            found[f'{prefix}{name}'] = (a, b)
-    return found
-
-
-def changes(old: dict, new: dict) -> dict[str, str]:
-    """The `differences` in words, by field."""
-    found = differences(old, new)
-    return {name: f'config.{name} from {a} to {b}' for name, (a, b) in found.items()}
 
 
 def arguments(

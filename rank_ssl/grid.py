@@ -19,7 +19,8 @@ from typing import Any
 from absl import flags
 
 from rank_ssl import cli, logs
-from rank_ssl.config import HARMLESS, REGIMES, Config, differences
+from rank_ssl.changes import HARMLESS, since
+from rank_ssl.config import REGIMES, Config
 from rank_ssl.errors import UserError
 from rank_ssl.jobs import Crew, Job, core_shares
 from rank_ssl.types import Task
@@ -105,17 +106,16 @@ class Cell:
         if found is None:
             return None
         result: dict[str, Any] = {n: math.nan if v is None else v for n, v in found.items()}
-        wanted = self.config(base)
+        wanted = self.made(base)
         other = {
             name: values
-            for name, values in differences(result['config'], wanted).items()
-            # A field that the run's version did not have is at its default.
-            if values[0] is not None and self._matters(name, values[1], wanted['regime'])
+            for name, values in since(result['config'], wanted).items()
+            if self._matters(name, values[1], wanted.regime)
         }
         if other:
             words = '; '.join(f'config.{name} {a}, now {b}' for name, (a, b) in other.items())
             raise UserError(f'{self.folder} holds another run ({words}): use another --workdir')
-        return result if result['steps'] >= wanted['steps'] and metric in result else None
+        return result if result['steps'] >= wanted.steps and metric in result else None
 
 
 Results = Sequence[tuple[Cell, dict[str, Any]]]

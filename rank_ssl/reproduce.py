@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from rank_ssl import checkpoint, jobs, logs, restore
+from rank_ssl.changes import since
 from rank_ssl.config import Config
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
@@ -65,6 +66,8 @@ def note(
             now[name] = noted.get(name)  # a run that goes on does not read them
     free = ('command', 'again', 'git')
     changed = {n: v for n, v in now.items() if n not in free and v != noted.get(n)}
+    if not since(noted.get('config') or {}, config):
+        changed.pop('config', None)
     if 'config' in changed:
         # What is to be run again is what its last parameters are of.
         noted['config'], changed['config'] = changed['config'], noted['config']

@@ -8,7 +8,8 @@ import jax
 from jax.experimental import multihost_utils
 
 from rank_ssl import checkpoint, logs, parallel
-from rank_ssl.config import EVALUATION, HARMLESS, Config, changes
+from rank_ssl.changes import EVALUATION, HARMLESS, in_words, since
+from rank_ssl.config import Config
 from rank_ssl.data import Batches, BatchIterator, Splits, view_shapes
 from rank_ssl.errors import UserError
 from rank_ssl.evaluate import Evaluator
@@ -156,7 +157,7 @@ def train(run: Run) -> None:
 def _check_same_run(
     config: Config, workdir: pathlib.Path, splits: Splits, meta: dict[str, Any]
 ) -> None:
-    words = changes(meta['config'], config.to_dict())
+    words = in_words(since(meta['config'], config))
     free = EVALUATION if config.mode == 'evaluate' else HARMLESS
     refused = [word for name, word in words.items() if name not in HARMLESS + free]
     if refused:

@@ -1,19 +1,14 @@
 """The configuration: every rule of check(), and that the source says what each field is."""
 
 import ast
-import copy
 import dataclasses
 import inspect
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rank_ssl import config as configs
 from rank_ssl.config import (
-    EVALUATION,
-    HARMLESS,
     Active,
     Config,
     Data,
@@ -21,7 +16,6 @@ from rank_ssl.config import (
     Optim,
     Pretrain,
     arguments,
-    differences,
 )
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
@@ -261,42 +255,6 @@ def test_to_dict_is_json_and_holds_every_field():
     assert plain.keys() == {field.name for field in dataclasses.fields(Config)}
 
 
-def test_differences_name_each_field_with_both_values():
-    one, other = made().to_dict(), made(seed=3, optim__rate=0.5, task=Crowd(size=64)).to_dict()
-    assert differences(one, one) == {}
-    assert differences(one, other) == {
-        'optim.rate': (1e-6, 0.5),
-        'seed': (0, 3),
-        'task.size': (224, 64),
-    }
-    # A field of an older or a newer version of the program.
-    assert differences({'a': {'b': 1}}, {'a': {}}) == {'a.b': (1, None)}
-    assert differences({}, {'a': {'b': 1}}) == {'a': (None, {'b': 1})}
-
-
-NESTED = st.recursive(
-    st.integers(0, 3) | st.text(max_size=2),
-    lambda values: st.dictionaries(st.sampled_from('abcd'), values, max_size=4),
-)
-FIELDS = st.dictionaries(st.sampled_from('abcd'), NESTED, max_size=4)
-
-
-@given(FIELDS, FIELDS)
-def test_differences_are_what_turns_one_config_into_the_other(old, new):
-    found = differences(old, new)
-    turned = copy.deepcopy(old)
-    for path, (before, after) in found.items():
-        *parts, last = path.split('.')
-        place = turned
-        for part in parts:
-            place = place[part]
-        assert place.pop(last, None) == before != after
-        if after is not None:
-            place[last] = after
-    assert turned == new
-    assert differences(new, old) == {path: (b, a) for path, (a, b) in found.items()}
-
-
 def test_arguments_of_an_experiment():
     options = {'allowed': ('A', 'B', 'smoke'), 'experiment': '/some/crowd.py'}
     assert arguments('', **options) == set()
@@ -332,22 +290,6 @@ def test_weights_by_default_lie_below_the_data_folder(tmp_path, monkeypatch):
     file.parent.mkdir()
     file.touch()
     assert Model().weights_path() == str(file)
-
-
-def test_harmless_fields_exist():
-    names = [name for name, _, _ in fields_of(made())]
-    tasks = (Crowd, IQA)
-    names += [f'task.{f.name}' for task in tasks for f in dataclasses.fields(task)]
-    assert set(HARMLESS + EVALUATION) <= set(names)
-    assert len(set(HARMLESS + EVALUATION)) == len(HARMLESS + EVALUATION)
-
-
-def test_fields_that_change_what_was_trained_are_not_harmless():
-    decisive = {'seed', 'regime', 'rank_weight', 'margin', 'margin_grows', 'reduction', 'sampler',
-                'hard_every', 'hard_add', 'data.fold', 'model.backbone',
-                'model.width', 'model.frozen_blocks', 'data.dataset', 'data.part', 'data.labels',
-                'data.validation', 'data.groups', 'optim.name'}  # fmt: skip
-    assert not decisive & set(HARMLESS)
 
 
 @pytest.mark.parametrize('part', [Model, Data, Optim, Pretrain, Active, Config])

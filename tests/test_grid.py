@@ -10,7 +10,8 @@ import pytest
 from absl import flags
 
 from rank_ssl import grid, jobs
-from rank_ssl.config import Config, Data, Model, Optim, differences
+from rank_ssl.changes import differences
+from rank_ssl.config import Config, Data, Model, Optim
 from rank_ssl.errors import UserError
 from rank_ssl.grid import Cell, make_cells, run_cells
 from rank_ssl.tasks.crowd import Crowd
@@ -144,6 +145,8 @@ def test_how_a_cell_was_run_may_differ(tmp_path):
     del result['config']['margin'], result['config']['task']['eval_side']
     (cell.folder / 'result.json').write_text(json.dumps(result))
     assert cell.result(BASE, 'test/mae') is not None
+    with pytest.raises(UserError, match='config.margin 0.0, now 3.0'):
+        cell.result(dataclasses.replace(BASE, margin=3.0), 'test/mae')
 
 
 def test_a_field_of_an_arm_may_name_the_grids_folder_and_the_seed(tmp_path):

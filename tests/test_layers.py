@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    ('__init__', 'errors', 'types', 'config'),
+    ('__init__', 'errors', 'types', 'config', 'changes'),
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'progress', 'cli', 'ops', 'tables'),
     ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
@@ -35,6 +35,7 @@ SIBLINGS = {
     ('types', 'errors'),
     ('config', 'errors'),
     ('config', 'types'),
+    ('changes', 'config'),
     ('evaluate', 'data'),
     ('loop', 'data'),
     ('loop', 'evaluate'),

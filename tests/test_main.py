@@ -412,6 +412,22 @@ def test_another_config_is_refused_with_the_difference(play, begun, fields, diff
 
 @pytest.mark.fault(
     row=5,
+    injected='a run of a version that did not have some fields yet',
+    outcome='they were at their defaults: the same config goes on, another is refused',
+)
+def test_a_run_of_an_older_version_goes_on(play, begun):
+    for path in begun.glob('checkpoints/*/meta.json'):
+        meta = json.loads(path.read_text())
+        del meta['config']['margin'], meta['config']['task']['asked'], meta['config']['active']
+        path.write_text(json.dumps(meta))
+        checkpoint._write_manifest(path.parent)
+    assert play(begun) == result_of(begun)
+    with pytest.raises(UserError, match='of another config, config.margin from 0.0 to 3.0: use'):
+        play(begun, margin=3.0)
+
+
+@pytest.mark.fault(
+    row=5,
     injected='other data of the same name',
     outcome='refused with both fingerprints',
 )

@@ -108,6 +108,21 @@ def test_a_run_that_went_on_for_longer_is_run_again_for_as_long(tmp_path, monkey
     assert made['config'] == {'steps': 9} and made['gone_on_with'] == [{'config': {'steps': 2}}]
 
 
+def test_a_field_that_the_first_version_did_not_have_is_no_other_config(tmp_path, monkeypatch):
+    config = Config(task=Crowd())
+    found = facts(git=None, config=config.to_dict())
+    del found['params_sha256']
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: dict(found))
+    reproduce.note(config, tmp_path, None)
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    path = tmp_path / 'reproduce.json'
+    older = noted(tmp_path)
+    del older['config']['margin']
+    path.write_text(json.dumps(older))
+    reproduce.note(config, tmp_path, None)
+    assert not noted(tmp_path)['gone_on_with']
+
+
 def test_what_a_run_starts_from_is_named(smoke_run):
     first = smoke_run(QUICK).workdir
     config = Config(task=Crowd(), init_from=str(first))

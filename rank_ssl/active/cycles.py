@@ -18,7 +18,8 @@ from rank_ssl.active.acquired import Acquired, log, read, write_csv
 from rank_ssl.active.measures import Measures
 from rank_ssl.active.photos import show
 from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen
-from rank_ssl.config import HARMLESS, Active, Config, changes
+from rank_ssl.changes import HARMLESS, in_words, since
+from rank_ssl.config import Active, Config
 from rank_ssl.data import ACQUIRE, Prepared, Splits, Units, counter_rng, load_splits
 from rank_ssl.errors import UserError
 from rank_ssl.progress import say
@@ -156,11 +157,11 @@ def _finished(stage: Config, folder: pathlib.Path, splits: Splits) -> dict[str, 
 
 def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
     """Notes the config in the workdir. Raises UserError where another run's is there."""
-    path, wanted = workdir / 'config.json', config.to_dict()
+    path = workdir / 'config.json'
     free = {*HARMLESS, 'active.cycles'} - FIXED  # more cycles go on where the others ended
     known = logs.read_json(path, cure='restore it from a copy, or use another --workdir')
     if known is not None:
-        changed = changes(known, wanted)
+        changed = in_words(since(known, config))
         words = [word for name, word in changed.items() if name not in free]
         if words:
             raise UserError(
@@ -168,7 +169,7 @@ def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
                 'config to go on, or another --workdir'
             )
     if jax.process_index() == 0:
-        logs.write_json(path, wanted)
+        logs.write_json(path, config.to_dict())
 
 
 def _point(
