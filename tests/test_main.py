@@ -468,7 +468,7 @@ def test_signals_save_the_state(play, prepared, longer, tmp_path):
         words = [*command(tmp_path, prepared, steps), '--config.data.workers=1']
         code, told = Process(words, tmp_path).end(number, at=at)
         assert code == 128 + number, told
-        assert f'\n{name}: state saved; the same command goes on\n' in told
+        assert told.endswith(f'\n{name}: state saved; the same command goes on\n'), told
         assert 'Traceback' not in told
         saved = checkpoint.saved_steps(tmp_path / 'checkpoints')[-1]
         assert at <= saved == steps_of(tmp_path, 'train/loss')[-1] < steps

@@ -29,6 +29,9 @@ POLL = 0.2  # seconds between two looks at what a wait may end for
 GRACE = 10.0  # seconds that what is told to end may take
 GOES_ON = 'the same command goes on from the last checkpoint'
 
+# For the process that frees the memory of batches that nobody took: it would call them leaked.
+FREED = 'ignore:resource_tracker:UserWarning'
+
 _busy: set[threading.Thread] = set()  # those of grain's threads that are at a batch
 
 
@@ -45,6 +48,8 @@ class BatchIterator(Iterator[Batch]):
         self._workers: set[Any] = set()
         self._asked: concurrent.futures.Future[dict[str, Any]] | None = None
         if data.workers:
+            if FREED not in sys.warnoptions:
+                sys.warnoptions.append(FREED)
             dataset = grain.MapDataset.source(batches)[start:]
             read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             ahead = grain.MultiprocessingOptions(
