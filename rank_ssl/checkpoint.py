@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from rank_ssl import manifest
 from rank_ssl.errors import UserError
 from rank_ssl.progress import say
 
@@ -55,10 +56,10 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
         with _checkpointer() as checkpointer:
             checkpointer.save((partial / 'arrays').absolute(), arrays)
         (partial / 'meta.json').write_text(json.dumps(meta, indent=1, sort_keys=True))
-        _write_manifest(partial)
+        manifest.write(partial)
         _remove(target)
         partial.rename(target)
-        _sync(folder)
+        manifest.sync(folder)
     except (OSError, ValueError) as error:
         _remove(partial)
         raise UserError(
@@ -70,7 +71,7 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
 def restore_step(folder: pathlib.Path, step: int, like: Any) -> Any:
     """The tree of that step. Raises UserError where it is not there or not whole."""
     path = folder / str(step)
-    if fault := damage(path):
+    if fault := manifest.damage(path):
         raise UserError(f'{path}: {fault}: restore it from a copy, or train again')
     return load(path, like)
 
@@ -84,7 +85,7 @@ def newest(folder: pathlib.Path) -> tuple[int, Meta] | None:
     steps = saved_steps(folder)
     for step in reversed(steps):
         path = folder / str(step)
-        fault = damage(path)
+        fault = manifest.damage(path)
         if fault is None:
             return step, json.loads((path / 'meta.json').read_text())
         say(f'{path}: {fault}; going back to the checkpoint before')
@@ -110,26 +111,6 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     if not folder.is_dir():
         return []
     return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
-
-
-def damage(path: pathlib.Path) -> str | None:
-    """What is wrong with a checkpoint's files, in words; None where each is as it was written."""
-    try:
-        data = (path / 'manifest.json').read_bytes()
-        listed = json.loads(data)['files']
-        if data != _manifest_of(listed):
-            return 'manifest.json was changed'
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        return f'its manifest.json cannot be read ({error.__class__.__name__})'
-    found = {str(p.relative_to(path)) for p in _files(path)}
-    if missing := sorted(set(listed) - found):
-        return f'{missing[0]} is missing'
-    if extra := sorted(found - set(listed)):
-        return f'{extra[0]} was added'
-    for name, digest in listed.items():
-        if _sha256(path / name) != digest:
-            return f'{name} was changed'
-    return None
 
 
 def prune(folder: pathlib.Path, keep: int, *, newest: int) -> None:
@@ -339,35 +320,3 @@ def _key_data(leaf: Any) -> Any:
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         else leaf
     )
-
-
-def _files(path: pathlib.Path) -> list[pathlib.Path]:
-    return [p for p in path.rglob('*') if p.is_file() and p != path / 'manifest.json']
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, 'rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _manifest_of(files: dict[str, str]) -> bytes:
-    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-    return json.dumps({'files': files, 'sha256': digest}, indent=1).encode()
-
-
-def _write_manifest(path: pathlib.Path) -> None:
-    files = {str(p.relative_to(path)): _sha256(p) for p in sorted(_files(path))}
-    for p in _files(path):
-        _sync(p)
-    manifest = path / 'manifest.json'
-    manifest.write_bytes(_manifest_of(files))
-    _sync(manifest)
-    _sync(path)
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from rank_ssl import checkpoint, jobs, logs, restore
+from rank_ssl import checkpoint, jobs, logs, manifest, restore
 from rank_ssl.changes import since
 from rank_ssl.config import Config
 from rank_ssl.data import Splits
@@ -203,8 +203,8 @@ def _init_sha256(config: Config) -> str | None:
     if meta is None:
         return None
     # It holds the hash of every file.
-    manifest = folder / 'best' / str(meta['best']['step']) / 'manifest.json'
-    return hashlib.sha256(manifest.read_bytes()).hexdigest() if manifest.exists() else None
+    path = folder / 'best' / str(meta['best']['step']) / manifest.NAME
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def _processor() -> str:

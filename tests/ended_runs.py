@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rank_ssl import checkpoint, logs
+from rank_ssl import checkpoint, logs, manifest
 from rank_ssl.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -153,4 +153,4 @@ def killed(workdir: Path, data_dir: Path | str, *, steps: int, kills: int, seed:
 def whole_checkpoints(workdir: Path) -> bool:
     """Whether each checkpoint that has a name is as it was written."""
     folder = workdir / 'checkpoints'
-    return all(checkpoint.damage(folder / str(s)) is None for s in checkpoint.saved_steps(folder))
+    return all(manifest.damage(folder / str(s)) is None for s in checkpoint.saved_steps(folder))

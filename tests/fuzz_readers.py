@@ -80,10 +80,10 @@ def read_weights(path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> None:
-    from rank_ssl import checkpoint
+    from rank_ssl import checkpoint, manifest
 
     folder = next(parent for parent in path.parents if parent.name == '2').parent
-    fault = checkpoint.damage(folder / '2')
+    fault = manifest.damage(folder / '2')
     assert fault is not None, 'a changed file was accepted'
     with contextlib.redirect_stderr(io.StringIO()):
         assert checkpoint.newest(folder) == (1, {'n': 1})

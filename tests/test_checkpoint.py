@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from rank_ssl import checkpoint
+from rank_ssl import checkpoint, manifest
 from rank_ssl.errors import UserError
 from rank_ssl.step import create_state
 
@@ -120,6 +120,24 @@ def test_saving_a_step_again_replaces_it(folder):
     assert leftovers(folder) == []
 
 
+def test_files_and_folders_are_on_the_disk_before_a_checkpoint_has_its_name(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+    target = tmp_path / '3'
+
+    def noted(descriptor: int) -> None:
+        path = Path(os.readlink(f'/proc/self/fd/{descriptor}'))
+        synced.append((path, target.exists()))
+        real(descriptor)
+
+    monkeypatch.setattr(os, 'fsync', noted)
+    checkpoint.save(tmp_path, 3, tree(3), {})
+    partial = tmp_path / '.3.partial'
+    before = {path.relative_to(partial) for path, named in synced if not named}
+    assert before >= {p.relative_to(target) for p in (target, *target.rglob('*'))}
+    # The folder that names it comes last.
+    assert synced[-1] == (tmp_path, True)
+
+
 def damage(path: Path, how: str) -> None:
     content = path.read_bytes()
     if how == 'deleted':
@@ -168,10 +186,10 @@ def test_a_file_that_was_added_is_found(folder, capsys):
 )
 def test_a_manifest_that_fits_its_files_but_not_itself_is_found(folder, capsys):
     path = folder / '2' / 'manifest.json'
-    manifest = json.loads(path.read_text())
+    listed = json.loads(path.read_text())
     (folder / '2' / 'meta.json').write_text('{}')
-    manifest['files']['meta.json'] = hashlib.sha256(b'{}').hexdigest()
-    path.write_text(json.dumps(manifest))
+    listed['files']['meta.json'] = hashlib.sha256(b'{}').hexdigest()
+    path.write_text(json.dumps(listed))
     assert_holds(folder, 1)
     assert 'manifest.json was changed' in capsys.readouterr().err
 
@@ -218,7 +236,7 @@ def test_stray_and_empty_folders(folder, capsys):
     for step in (7, 99):
         checkpoint.save(folder, step, tree(step), {'number': step})
     assert checkpoint.saved_steps(folder) == [1, 2, 7, 99] and leftovers(folder) == []
-    assert checkpoint.damage(folder / '7') is None
+    assert manifest.damage(folder / '7') is None
     assert_holds(folder, 99)
 
 
@@ -398,7 +416,7 @@ def test_a_process_that_dies_at_any_point_of_a_save_leaves_a_whole_checkpoint(tm
             step, restored, meta = restore(copy, like)
             assert meta == {'number': step}
             np.testing.assert_array_equal(restored['value'], np.full(1000, float(step)))
-            assert [checkpoint.damage(copy / str(s)) for s in checkpoint.saved_steps(copy)] == (
+            assert [manifest.damage(copy / str(s)) for s in checkpoint.saved_steps(copy)] == (
                 [None] * len(checkpoint.saved_steps(copy))
             )
             checkpoint.Saver(copy, keep=2).close()

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    ('__init__', 'errors', 'types', 'config', 'changes'),
+    ('__init__', 'errors', 'types', 'config', 'changes', 'manifest'),
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'progress', 'cli', 'ops', 'tables'),
     ('models', 'parallel', 'checkpoint', 'jobs'),
     ('tasks', 'optimizer', 'step'),
@@ -58,7 +58,7 @@ SIBLINGS = {
 ONLY = {'tensorflow_datasets': {'data'}, 'grain': {'data'}}
 
 # NumPy code, imported by data preparation and by workers that must start fast.
-NO_JAX = {'ops', 'metrics', 'plots', 'logs', 'progress', 'tables'}
+NO_JAX = {'ops', 'metrics', 'plots', 'logs', 'progress', 'tables', 'manifest'}
 JAX = {'jax', 'jaxlib', 'flax', 'optax', 'orbax'}
 
 PREPARATION = {'errors', 'metrics', 'ops', 'plots', 'tables'}

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 import pytest
 from absl import flags
 
-from rank_ssl import checkpoint, data, logs, loop, main, results
+from rank_ssl import checkpoint, data, logs, loop, main, manifest, results
 from rank_ssl.errors import UserError
 from tests.ended_runs import (
     CROWD,
@@ -219,7 +219,7 @@ def test_a_run_stopped_before_its_first_validation_cannot_be_evaluated(play, beg
     shutil.rmtree(begun / 'checkpoints' / '8')
     path = begun / 'checkpoints' / '6' / 'meta.json'
     path.write_text(json.dumps(json.loads(path.read_text()) | {'best': {}, 'last': {}}))
-    checkpoint._write_manifest(path.parent)
+    manifest.write(path.parent)
     with pytest.raises(UserError, match='was stopped before its first validation: go on with'):
         play(begun, mode='evaluate')
     assert np.isfinite(play(begun)['test/mae'])
@@ -253,7 +253,7 @@ def test_a_run_that_goes_on_reads_no_weights_and_keeps_its_pixels(play, begun, m
     assert meta['pixels'] == 'torch'
     # As if it had begun from weights that expect these.
     path.write_text(json.dumps(meta | {'pixels': 'caffe'}))
-    checkpoint._write_manifest(path.parent)
+    manifest.write(path.parent)
     mae = result_of(begun)['test/mae']
     after = play(begun, mode=mode, steps=STEPS + 1, model__weights='/nonexistent')
     if mode == 'train':
@@ -420,7 +420,7 @@ def test_a_run_of_an_older_version_goes_on(play, begun):
         meta = json.loads(path.read_text())
         del meta['config']['margin'], meta['config']['task']['asked'], meta['config']['active']
         path.write_text(json.dumps(meta))
-        checkpoint._write_manifest(path.parent)
+        manifest.write(path.parent)
     assert play(begun) == result_of(begun)
     with pytest.raises(UserError, match='of another config, config.margin from 0.0 to 3.0: use'):
         play(begun, margin=3.0)
@@ -547,7 +547,7 @@ def test_a_run_goes_on_when_the_disk_has_room_again(play, begun, longer, disk_li
         play(begun, steps=STEPS + 4)
     disk_limit(resource.RLIM_INFINITY)
     assert checkpoint.saved_steps(begun / 'checkpoints') == before
-    assert checkpoint.damage(begun / 'checkpoints' / str(STEPS)) is None
+    assert manifest.damage(begun / 'checkpoints' / str(STEPS)) is None
     play(begun, steps=STEPS + 4)
     assert sha256_of(begun) == sha256_of(longer)
     assert_every_step_once(begun, STEPS + 4)
@@ -571,7 +571,7 @@ def test_gradients_that_stay_non_finite_end_the_run(play, tmp_path, capsys):
     stopped, ids = int(found[1]), found[2].split(', ')
     folder = tmp_path / 'checkpoints'
     kept = checkpoint.saved_steps(folder)[-1]
-    assert kept == stopped - 1 and checkpoint.damage(folder / str(kept)) is None
+    assert kept == stopped - 1 and manifest.damage(folder / str(kept)) is None
     meta = json.loads((folder / str(kept) / 'meta.json').read_text())
     config = config_of(CROWD)
     assert len(ids) == config.data.groups * (1 + config.labeled) and all(ids)
