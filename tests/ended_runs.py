@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rank_ssl import checkpoint, logs, manifest
+from rank_ssl import checkpoint, logs, main, manifest
 from rank_ssl.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,6 +33,14 @@ def config_of(experiment: str, **fields: Any) -> Config:
 
 def result_of(workdir: Path) -> dict[str, Any]:
     return json.loads((workdir / 'result.json').read_text())
+
+
+def played(config: Config, workdir: Path) -> dict[str, Any]:
+    """A run in this process; its result.json. Tests that call it ask for `in_process`."""
+    config.check()
+    workdir.mkdir(exist_ok=True)
+    main.main(config, workdir)
+    return result_of(workdir)
 
 
 def sha256_of(workdir: Path) -> str:

@@ -30,6 +30,7 @@ from tests.ended_runs import (
     assert_every_step_once,
     command,
     config_of,
+    played,
     result_of,
     sha256_of,
     steps_of,
@@ -50,11 +51,8 @@ def play(prepared, in_process):
     """play(workdir, experiment, **fields): a run in this process; its result.json."""
 
     def run(workdir: Path, experiment: str = CROWD, **fields) -> dict:
-        config = config_of(experiment, **{'data__data_dir': prepared, 'figure_count': 0, **fields})
-        config.check()
-        workdir.mkdir(exist_ok=True)
-        main.main(config, workdir)
-        return result_of(workdir)
+        shared = {'data__data_dir': prepared, 'figure_count': 0}
+        return played(config_of(experiment, **{**shared, **fields}), workdir)
 
     return run
 

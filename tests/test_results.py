@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-from rank_ssl import data, evaluate, logs, main, results
+from rank_ssl import data, evaluate, logs, results
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from tests.ended_runs import CROWD, config_of, played
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,9 +29,7 @@ def prepared(tmp_path_factory) -> str:
 
 def smoke(data_dir: str) -> Config:
     """Two steps of the smoke form of counting crowds."""
-    config = importlib.import_module('experiments.crowd_shtech').get_config('smoke')
-    config.data.data_dir, config.steps, config.figure_count = data_dir, 2, 1
-    return config
+    return config_of(CROWD, data__data_dir=data_dir, steps=2, figure_count=1)
 
 
 @pytest.fixture
@@ -38,8 +37,7 @@ def play(prepared, in_process):
     """play(workdir): a run of `smoke` in this process."""
 
     def run(workdir: Path) -> None:
-        workdir.mkdir(exist_ok=True)
-        main.main(smoke(prepared), workdir)
+        played(smoke(prepared), workdir)
 
     return run
 

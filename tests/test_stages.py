@@ -1,6 +1,5 @@
 """Ranking then fine-tuning in one command, and runs that start from another's parameters."""
 
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -9,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from rank_ssl import checkpoint, evidence, loop, main
+from rank_ssl import checkpoint, evidence, loop
 from rank_ssl.config import Config
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.tasks.crowd import Crowd
+from tests.ended_runs import CROWD, config_of, played
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -27,14 +27,8 @@ def play(prepared, in_process):
     """play(workdir, regime, **fields): a run of the crowd's smoke form in this process."""
 
     def run(workdir: Path, regime: str, **fields) -> dict:
-        config = importlib.import_module('experiments.crowd_shtech').get_config('smoke')
-        config.regime, config.data.data_dir, config.figure_count = regime, prepared, 0
-        for name, value in fields.items():
-            setattr(config, name, value)
-        config.check()
-        workdir.mkdir(exist_ok=True)
-        main.main(config, workdir)
-        return json.loads((workdir / 'result.json').read_text())
+        shared = {'data__data_dir': prepared, 'figure_count': 0}
+        return played(config_of(CROWD, regime=regime, **shared, **fields), workdir)
 
     return run
 
@@ -185,15 +179,15 @@ def test_a_finetuned_run_says_what_its_first_stage_ranked(play, tmp_path):
 def test_an_anchor_is_fitted_once_and_has_no_maps(play, tmp_path, capsys):
     with pytest.raises(UserError, match='regime=ridge predicts one score .* Crowd has maps'):
         play(tmp_path / 'maps', 'ridge')
-    config = importlib.import_module('experiments.iqa_biq2021').get_config('smoke')
-    config.regime, config.data.data_dir = 'ridge', str(tmp_path / 'data')
+    config = config_of(
+        'iqa_biq2021.py:smoke', regime='ridge', data__data_dir=str(tmp_path / 'data')
+    )
     told = []
     for _ in range(2):
-        main.main(config, tmp_path)
+        played(config, tmp_path)
         told.append(capsys.readouterr())
     assert told[0].out == told[1].out and 'test/srocc' in told[0].out
     assert 'nothing to do' in told[1].err and 'nothing to do' not in told[0].err
     config.mode, config.seed = 'evaluate', 1
     with pytest.raises(UserError, match='fits and evaluates in mode train'):
-        config.check()
-        main.main(config, tmp_path)
+        played(config, tmp_path)

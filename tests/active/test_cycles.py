@@ -1,7 +1,6 @@
 """Algorithm 1 as a command: what it leaves, that a kill changes nothing, what it refuses."""
 
 import csv
-import importlib
 import json
 import os
 import shutil
@@ -14,10 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rank_ssl import main
 from rank_ssl.active import acquired, cycles
-from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from tests.ended_runs import config_of, played, result_of
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = 'active_quickstart.py:smoke'
@@ -30,27 +28,13 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def result_of(workdir: Path) -> dict:
-    return json.loads((workdir / 'result.json').read_text())
-
-
 @pytest.fixture
 def play(in_process, smoke_run):
     """play(workdir, **fields): the smoke form in this process; its result.json."""
     whole = smoke_run(QUICK).workdir  # its data are prepared there
 
     def run(workdir: Path, **fields) -> dict:
-        config: Config = importlib.import_module('experiments.active_quickstart').get_config(
-            'smoke'
-        )
-        config.data.data_dir = str(whole / 'data')
-        for name, value in fields.items():
-            *parts, last = name.split('__')
-            setattr(config.get('.'.join(parts)) if parts else config, last, value)
-        config.check()
-        workdir.mkdir(exist_ok=True)
-        main.main(config, workdir)
-        return result_of(workdir)
+        return played(config_of(QUICK, data__data_dir=str(whole / 'data'), **fields), workdir)
 
     return run
 
