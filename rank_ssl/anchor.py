@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rank_ssl import checkpoint, logs, plots
+from rank_ssl import checkpoint, logs, plots, train
 from rank_ssl.changes import since
 from rank_ssl.config import Config
 from rank_ssl.data import Records, Splits
@@ -158,6 +158,7 @@ def run_anchor(config: Config, workdir: pathlib.Path, splits: Splits) -> dict[st
         )
     if checkpoint.saved_steps(workdir / 'checkpoints'):
         raise UserError(f'--workdir={workdir} holds a trained run: use another --workdir for ridge')
+    train.check_unused(workdir)
     task, tested = config.task, config.evaluate_test
     total = len(splits.labeled) + len(splits.validation) + (len(splits.test) if tested else 0)
     extract = Extractor(config, total=total)

@@ -178,6 +178,11 @@ class Saver:
         copied = jax.tree.map(_to_host, tree)
         self._pending = self._executor.submit(self._write, step, copied, meta)
 
+    def check(self) -> None:
+        """Raises what the last save has raised, without waiting for one that is still written."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
     def wait(self) -> None:
         """Returns when the last save is on disk. Raises what it raised."""
         if self._pending is not None:

@@ -91,6 +91,7 @@ class Loop:
             meter.add(images)
             if due:
                 self._log_step(step, values, meter)
+                self.saver.check()
             if last or (config.eval_every and step % config.eval_every == 0):
                 self._validate(step)
                 meter = RateMeter()  # validation is no training time
@@ -124,16 +125,22 @@ class Loop:
 
     def _validate(self, step: int) -> None:
         run = self.run
-        # Those of single kinds of images are for the tables of the end.
-        found = {n: v for n, v in validate(run).metrics.items() if '/' not in n}
-        run.last = found
+        run.last = found = _main_metrics(validate(run))
         self._write(step, 'val', found)
         words = ', '.join(f'{name} {value:.4g}' for name, value in found.items())
         self.progress.message(f'validation at step {step}: {words}')
         if is_better(run.config, found, run.best.get('metrics')):
-            run.best = {'step': step, 'metrics': found}
-            folder = run.workdir / 'best'
-            checkpoint.save(folder, step, {'params': run.state.params}, self._identity())
+            self._keep_best(step, found)
+
+    def choose_again(self) -> None:
+        """Takes the state's parameters for the best ones: those that were are gone."""
+        self._keep_best(self.run.step, _main_metrics(validate(self.run)))
+
+    def _keep_best(self, step: int, found: dict[str, float]) -> None:
+        run = self.run
+        run.best = {'step': step, 'metrics': found}
+        folder = run.workdir / 'best'
+        checkpoint.save(folder, step, {'params': run.state.params}, self._identity())
 
     def _save(self, step: int) -> None:
         run = self.run
@@ -186,6 +193,11 @@ def validate(run: Run) -> Evaluation:
     return run.evaluator(run.state.params, examples)
 
 
+def _main_metrics(found: Evaluation) -> dict[str, float]:
+    """Those over all images: those of single kinds are for the tables of the end."""
+    return {name: value for name, value in found.metrics.items() if '/' not in name}
+
+
 def is_better(config: Config, new: dict[str, float], old: dict[str, float] | None) -> bool:
     """Whether the task's metric is better than before; anything is better than nan.
 
@@ -199,11 +211,12 @@ def is_better(config: Config, new: dict[str, float], old: dict[str, float] | Non
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """A list that SIGTERM and SIGINT add their number to; a SIGINT after one ends the process.
+    """A list that SIGTERM, SIGINT and SIGHUP add their number to; a SIGINT after one ends all.
 
-    It then ends at once, with its worker processes and exit code 130. With several processes the
-    list stays empty: a SIGTERM is jax's, which agrees on a step with the others, and the first
-    SIGINT becomes one. So a signal waits there for data that hang, up to `data.silence` seconds.
+    The process then ends at once, with its workers and exit code 130. A SIGHUP (the terminal is
+    gone) that was ignored before, as nohup has it, stays so. With several processes the list stays
+    empty: a SIGTERM is jax's, which agrees on a step with the others, and the first of the other
+    signals becomes one. So it waits there for data that hang, up to `data.silence` seconds.
     """
     received: list[int] = []
     alone = jax.process_count() == 1
@@ -215,7 +228,9 @@ def stop_signals() -> Iterator[list[int]]:
         if not alone:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    numbers = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
+    numbers = [signal.SIGINT, *([signal.SIGTERM] if alone else [])]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     old = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received if alone else []

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 
 from rank_ssl import checkpoint, logs, results, train
+from rank_ssl.changes import EVALUATION, since
 from rank_ssl.config import Config
 from rank_ssl.data import Splits
 from rank_ssl.errors import UserError
@@ -62,7 +63,12 @@ def run_stage(
     elif config.mode == 'evaluate':
         raise UserError(f'--workdir={workdir} holds no run to evaluate: config.mode=train first')
     if config.mode == 'train':
-        if step is not None and step >= config.steps and (done := finished(config, workdir, step)):
+        if step is not None and step > config.steps:
+            raise UserError(
+                f'config.steps={config.steps} is below the {step} steps that --workdir={workdir} '
+                f'has taken: use {step} or more, or another --workdir'
+            )
+        if step == config.steps and (done := finished(config, workdir, step)):
             say(f'nothing to do: step {step} of {config.steps} is reached')
             return Finished(this, done)
         if jax.process_index() == 0:
@@ -81,5 +87,7 @@ def finished(config: Config, workdir: pathlib.Path, step: int) -> dict[str, Any]
     """
     result = logs.read_result(workdir) or {}
     tested = any(name.startswith('test/') for name in result)
-    whole = tested >= config.evaluate_test and 'figures_failed' not in result
+    # An evaluation with other settings than the run's own may have written it.
+    other = set(EVALUATION).intersection(since(result.get('config', {}), config))
+    whole = tested >= config.evaluate_test and 'figures_failed' not in result and not other
     return result if result.get('steps') == step and whole else None

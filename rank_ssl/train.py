@@ -1,13 +1,14 @@
 """Training from a config: a run is made, resumed and trained."""
 
 import contextlib
+import math
 import pathlib
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
 
-from rank_ssl import checkpoint, logs, parallel
+from rank_ssl import checkpoint, logs, manifest, parallel
 from rank_ssl.changes import EVALUATION, HARMLESS, in_words, since
 from rank_ssl.config import Config
 from rank_ssl.data import Batches, BatchIterator, Splits, view_shapes
@@ -20,7 +21,7 @@ from rank_ssl.optimizer import make_optimizer
 from rank_ssl.progress import Progress, say
 from rank_ssl.step import compiled_lean, create_state, make_train_step, step_of
 
-__all__ = ['Run', 'create_run', 'make_train_step', 'restore_best', 'train']
+__all__ = ['Run', 'check_unused', 'create_run', 'make_train_step', 'restore_best', 'train']
 
 
 def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
@@ -30,7 +31,9 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     differs in more than how it is run.
     """
     saved = checkpoint.newest(workdir / 'checkpoints')
-    if saved is not None:
+    if saved is None:
+        check_unused(workdir)
+    else:
         _check_same_run(config, workdir, splits, saved[1])
     before = _before(config, splits) if saved is None else None
     known = saved[1] if saved else before
@@ -129,6 +132,7 @@ def train(run: Run) -> None:
     batches = Batches(config, run.splits, parallel.process_groups(padded, run.mesh))
     step_fn = compiled_lean(step_of(config, run.tx, mesh=run.mesh, parts=parts))
     first, start, best = jax.process_index() == 0, run.start or 0, run.workdir / 'best'
+    gone = _best_is_gone(run)
     if first:
         # Of a start that was killed before its next save: those steps are taken again.
         checkpoint.clean(best)
@@ -148,10 +152,56 @@ def train(run: Run) -> None:
         )
         for tool in (loop.iterator, saver, loop.progress, *([log] if log else ())):
             stack.callback(tool.close)
+        if gone:
+            loop.choose_again()
         loop.steps(step_fn, start, received)
     if jax.process_count() > 1:
         # The others read what the first one has written.
         multihost_utils.sync_global_devices('saved')
+
+
+def check_unused(workdir: pathlib.Path) -> None:
+    """For a run that starts anew: raises UserError where the workdir holds what it would replace.
+
+    That is another kind of run, and a run whose checkpoints somebody has deleted. What one left
+    that was killed before its first checkpoint counts for nothing.
+    """
+    if (workdir / 'cycle_0').is_dir():
+        raise UserError(
+            f'--workdir={workdir} holds cycles of active learning: go on with config.mode=active, '
+            'name one of its folders cycle_N, or use another --workdir'
+        )
+    cure = 'restore its folder checkpoints from a copy, or use another --workdir'
+    if (workdir / 'result.json').exists():
+        raise UserError(f'--workdir={workdir} holds a finished run without a checkpoint: {cure}')
+    metrics = workdir / 'metrics.jsonl'
+    if rows := logs.read_metrics(metrics) if metrics.exists() else []:
+        known = logs.read_json(workdir / 'config.json', cure=cure) or {}
+        # The first save is on the disk before the second one begins.
+        if rows[-1]['step'] > 2 * known.get('checkpoint_every', math.inf):
+            raise UserError(
+                f'--workdir={workdir} holds a run of {rows[-1]["step"]} steps without a '
+                f'checkpoint: {cure}'
+            )
+
+
+def _best_is_gone(run: Run) -> bool:
+    """Whether somebody has deleted the best parameters. Raises UserError for damaged ones.
+
+    Now, and not after all steps, when they are needed.
+    """
+    if not run.best:
+        return False
+    path = run.workdir / 'best' / str(run.best['step'])
+    if not path.exists():
+        say(f'{path} is gone: the best step is chosen again, from step {run.step} on')
+        return True
+    if fault := manifest.damage(path):
+        raise UserError(
+            f'{path}: {fault}: restore it from a copy, or delete {path.parent}: the best step is '
+            f'then chosen again, from step {run.step} on'
+        )
+    return False
 
 
 def _check_same_run(

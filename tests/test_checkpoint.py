@@ -1,5 +1,6 @@
 """Checkpoints: what is saved comes back bit by bit, and what was damaged is never used."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import jax
@@ -477,7 +479,7 @@ def test_the_saver_writes_what_the_tree_held_when_it_was_called(folder):
     assert_holds(folder, 3)
 
 
-@pytest.mark.parametrize('next_call', ['save', 'wait', 'close'])
+@pytest.mark.parametrize('next_call', ['save', 'check', 'wait', 'close'])
 def test_an_error_of_a_save_comes_up_at_the_next_call(folder, monkeypatch, next_call):
     def fails(*arguments):
         raise UserError('the disk is full')
@@ -485,11 +487,25 @@ def test_an_error_of_a_save_comes_up_at_the_next_call(folder, monkeypatch, next_
     saver = checkpoint.Saver(folder, keep=2)
     monkeypatch.setattr(checkpoint, 'save', fails)
     saver.save(3, tree(3), {})
-    call = {'save': lambda: saver.save(4, tree(4), {}), 'wait': saver.wait, 'close': saver.close}
+    concurrent.futures.wait([saver._pending])
+    call = {'save': lambda: saver.save(4, tree(4), {}), 'check': saver.check, 'wait': saver.wait,
+            'close': saver.close}  # fmt: skip
     with pytest.raises(UserError, match='^the disk is full$'):
         call[next_call]()
     saver.close()
     assert checkpoint.saved_steps(folder) == [1, 2]
+
+
+def test_a_look_at_a_save_does_not_wait_for_it(folder, monkeypatch):
+    released = threading.Event()
+    saver = checkpoint.Saver(folder, keep=2)
+    saver.check()
+    monkeypatch.setattr(checkpoint, 'save', lambda *arguments: released.wait(60))
+    saver.save(3, tree(3), {})
+    saver.check()
+    assert not saver._pending.done()
+    released.set()
+    saver.close()
 
 
 HOLDER = """

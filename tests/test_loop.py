@@ -52,11 +52,12 @@ class Iterator:
 def play(monkeypatch):
     """play(values, seconds, **fields): the rows logged over so many made steps.
 
-    `bad` are the steps, from 1, whose gradient is not finite; the lines told are added to `lines`.
+    `bad` are the steps, from 1, whose gradient is not finite; the lines told are added to `lines`;
+    `save_ends` is asked with the rows so far where the loop looks at its last save.
     """
     monkeypatch.setattr(parallel, 'to_devices', lambda batch, mesh: batch)
 
-    def run(values, *, bad=(), lines=None, seconds=0.0, **fields):
+    def run(values, *, bad=(), lines=None, seconds=0.0, save_ends=None, **fields):
         config = Config(task=Crowd(), steps=len(values), eval_every=0, **fields)
         state = SimpleNamespace(skipped=0, worst_in_a_row=0, bad_in_a_row=0, last_bad_step=0)
         run = SimpleNamespace(config=config, mesh=None, seconds=0.0, state=state)
@@ -74,7 +75,8 @@ def play(monkeypatch):
         told = [] if lines is None else lines
         quiet = SimpleNamespace(line=lambda *a: None, message=told.append)
         ids = SimpleNamespace(ids=lambda step: [f'{n} of batch {step}' for n in range(12)])
-        Quiet(run, ids, Iterator(seconds), None, quiet, log).steps(step_fn, 0, [])
+        checked = SimpleNamespace(check=lambda: None if save_ends is None else save_ends(rows))
+        Quiet(run, ids, Iterator(seconds), checked, quiet, log).steps(step_fn, 0, [])
         return rows
 
     return run
@@ -123,6 +125,20 @@ def test_a_skipped_update_is_told_once_with_its_examples(play):
         f'updates skipped so far: 2, the last one at step 3 (its examples: {examples(3)})',
         f'updates skipped so far: 3, the last one at step 8 (its examples: {examples(8)})',
     ]
+
+
+@pytest.mark.fault(
+    row=3,
+    injected='a save that fails in the background',
+    outcome='told at the next line of progress, not at the next save',
+)
+def test_a_save_that_has_failed_is_told_at_the_next_line(play):
+    def ends(rows):
+        if max(rows) >= 4:
+            raise UserError('the disk is full')
+
+    with pytest.raises(UserError, match='^the disk is full$'):
+        play([Value(1)] * 9, log_every=2, checkpoint_every=100, save_ends=ends)
 
 
 def examples(step: int) -> str:

@@ -212,6 +212,75 @@ def test_a_run_is_evaluated_on_other_images_and_sizes_and_trained_on_its_own(pla
         play(begun, mode='evaluate', optim__name='adam')
 
 
+def test_an_evaluation_with_other_settings_is_not_the_result_of_the_run(play, begun):
+    before = result_of(begun)
+    assert play(begun, mode='evaluate', data__test_stride=2)['test_images'] == 2
+    after = play(begun)
+    assert (after['test/mae'], after['test_images']) == (before['test/mae'], 4)
+
+
+@pytest.mark.fault(
+    row=5,
+    injected='fewer steps than a run has taken',
+    outcome='refused with both numbers; not a file is touched',
+)
+def test_fewer_steps_than_were_taken_are_refused(play, begun):
+    before = contents(begun)
+    with pytest.raises(UserError) as caught:
+        play(begun, steps=STEPS - 1)
+    assert str(caught.value) == (
+        f'config.steps={STEPS - 1} is below the {STEPS} steps that --workdir={begun} has taken: '
+        f'use {STEPS} or more, or another --workdir'
+    )
+    assert contents(begun) == before
+
+
+@pytest.mark.fault(
+    row=4,
+    injected='the folder checkpoints of a finished run deleted',
+    outcome='refused with the cure, to train and to evaluate; not a file is touched',
+)
+def test_a_finished_run_without_its_checkpoints_is_not_begun_again(play, begun):
+    shutil.rmtree(begun / 'checkpoints')
+    before = contents(begun)
+    for fields in ({}, {'mode': 'evaluate'}, {'steps': STEPS + 4}):
+        with pytest.raises(UserError) as caught:
+            play(begun, **fields)
+        assert str(caught.value) == (
+            f'--workdir={begun} holds a finished run without a checkpoint: restore its folder '
+            'checkpoints from a copy, or use another --workdir'
+        )
+    assert contents(begun) == before
+
+
+@pytest.mark.fault(
+    row=4,
+    injected='the best parameters of a run that goes on damaged, then deleted',
+    outcome='told before its steps; deleted, the best step is chosen again',
+)
+def test_damaged_best_parameters_are_told_before_the_steps_that_are_left(play, begun, capsys):
+    step = result_of(begun)['best_step']
+    assert step < STEPS
+    path = begun / 'best' / str(step)
+    (path / 'meta.json').write_text('{}')
+    more = {'steps': STEPS + 1, 'eval_every': 0, 'optim__rate': 1e-30}
+    with pytest.raises(UserError) as caught:
+        play(begun, **more)
+    assert str(caught.value) == (
+        f'{path}: meta.json was changed: restore it from a copy, or delete {begun / "best"}: the '
+        f'best step is then chosen again, from step {STEPS} on'
+    )
+    assert steps_of(begun, 'train/loss')[-1] == STEPS
+    shutil.rmtree(begun / 'best')
+    after = play(begun, **more)
+    assert f'{path} is gone: the best step is chosen again, from step {STEPS} on' in (
+        capsys.readouterr().err
+    )
+    # At such a rate the step after is as good, and the first of two stays the best.
+    assert after['best_step'] == STEPS and after['best/val/mae'] == after['final/val/mae']
+    assert checkpoint.saved_steps(begun / 'best') == [STEPS]
+
+
 def test_a_run_stopped_before_its_first_validation_cannot_be_evaluated(play, begun, capsys):
     shutil.rmtree(begun / 'best')
     shutil.rmtree(begun / 'checkpoints' / '8')
@@ -486,6 +555,23 @@ def test_only_an_interrupt_after_another_signal_ends_the_process(monkeypatch):
         os.kill(os.getpid(), signal.SIGINT)
         assert left == [130]
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.fault(
+    row=2,
+    injected='SIGHUP (the terminal is closed), with and without nohup',
+    outcome='as SIGTERM, or ignored as before',
+)
+@pytest.mark.parametrize('before', [signal.SIG_DFL, signal.SIG_IGN])
+def test_a_closed_terminal_is_a_signal_to_stop_but_for_nohup(before):
+    old = signal.signal(signal.SIGHUP, before)
+    try:
+        with loop.stop_signals() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert received == ([] if before == signal.SIG_IGN else [signal.SIGHUP])
+        assert signal.getsignal(signal.SIGHUP) == before
+    finally:
+        signal.signal(signal.SIGHUP, old)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """The best parameters are those that the run names, whatever else lies in best/."""
 
+import json
 from types import SimpleNamespace
 
 import jax
@@ -27,6 +28,42 @@ def test_the_best_parameters_are_of_the_step_that_the_run_names(run):
     train.restore_best(run)
     np.testing.assert_array_equal(run.state.params['conv'], np.full((2, 2), 3))
     assert run.best == {'step': 3}
+
+
+def unused(workdir) -> str:
+    with pytest.raises(UserError) as caught:
+        train.check_unused(workdir)
+    return str(caught.value)
+
+
+def rows(workdir, steps: int, every: int) -> None:
+    (workdir / 'config.json').write_text(json.dumps({'checkpoint_every': every}))
+    lines = [json.dumps({'step': number + 1}) + '\n' for number in range(steps)]
+    (workdir / 'metrics.jsonl').write_text(''.join(lines))
+
+
+def test_what_another_kind_of_run_left_is_not_replaced(tmp_path):
+    train.check_unused(tmp_path)
+    (tmp_path / 'cycle_0').mkdir()
+    assert unused(tmp_path) == (
+        f'--workdir={tmp_path} holds cycles of active learning: go on with config.mode=active, '
+        'name one of its folders cycle_N, or use another --workdir'
+    )
+
+
+@pytest.mark.fault(
+    row=4,
+    injected='the folder checkpoints of a run that has not ended deleted',
+    outcome='refused, unless it was killed before its first checkpoint',
+)
+def test_a_run_that_has_lost_its_checkpoints_is_not_begun_again(tmp_path):
+    rows(tmp_path, 6, every=3)
+    train.check_unused(tmp_path)  # killed while it wrote the first
+    rows(tmp_path, 7, every=3)
+    assert unused(tmp_path) == (
+        f'--workdir={tmp_path} holds a run of 7 steps without a checkpoint: restore its folder '
+        'checkpoints from a copy, or use another --workdir'
+    )
 
 
 def test_without_them_there_is_no_result(run):

@@ -1,17 +1,20 @@
 """Worker processes that die or hang: found, told in one line, and nobody waits for them."""
 
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import absl.flags
 import pytest
 
 from rank_ssl import checkpoint, data, main, progress
 from rank_ssl.config import Config
+from rank_ssl.data import iterator as iterator_module
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
@@ -133,6 +136,31 @@ def test_a_wait_for_a_batch_ends_for_a_signal_and_goes_on_where_it_was():
     iterator.close()
 
 
+@pytest.mark.fault(
+    row=19,
+    injected='a run that is stopped (Ctrl-Z) for longer than data.silence while it waits',
+    outcome='it goes on: that time is no silence of the threads',
+)
+def test_time_in_which_a_run_was_stopped_is_no_silence(monkeypatch):
+    class Late(Made):
+        def __getitem__(self, step):
+            late.wait(60)
+            return super().__getitem__(step)
+
+    late, clock = threading.Event(), itertools.count(0, 1000)
+    looks = itertools.count()
+
+    def jumping() -> float:
+        if next(looks) > 6:
+            late.set()
+        return next(clock)
+
+    monkeypatch.setattr(iterator_module, 'time', SimpleNamespace(monotonic=jumping))
+    iterator = iterator_of(Late(1000), workers=0, silence=100)
+    assert isinstance(next(iterator), Batch)
+    iterator.close()
+
+
 class Large(Made):
     """Batches that a pipe does not hold: one that is stopped is in the middle of one."""
 
@@ -182,10 +210,12 @@ def hung(workdir: Path, data_dir: Path, monkeypatch, *fields: str) -> Process:
 @pytest.mark.slow
 @pytest.mark.fault(
     row=2,
-    injected='SIGINT and SIGTERM, to all processes, while a thread and while a worker sleeps',
-    outcome='the last step is saved, exit codes 130 and 143 in under 30 s; no process is left',
+    injected='SIGINT, SIGTERM and SIGHUP, to all processes, while a thread or a worker sleeps',
+    outcome='the last step is saved, exit codes 130, 143 and 129 in under 30 s; none is left',
 )
-@pytest.mark.parametrize('number, workers', [(signal.SIGINT, 0), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize(
+    'number, workers', [(signal.SIGINT, 0), (signal.SIGTERM, 1), (signal.SIGHUP, 1)]
+)
 def test_a_signal_does_not_wait_for_data_that_hang(
     smoke_run, tmp_path, monkeypatch, number, workers
 ):

@@ -73,13 +73,15 @@ class BatchIterator(Iterator[Batch]):
         """
         if self._asked is None:
             self._asked = _started(next, self._iterator)
-        limit = time.monotonic() + self._silence
+        waited, before = 0.0, time.monotonic()
         while not concurrent.futures.wait([self._asked], POLL).done:
             if received:
                 return None
             if code := self._code_of_dead():
                 raise _dead(code)
-            if time.monotonic() > limit:
+            # Time in which this process was stopped (Ctrl-Z) is no silence of those that work.
+            waited, before = waited + min(time.monotonic() - before, 2 * POLL), time.monotonic()
+            if waited > self._silence:
                 raise self._silent()
         try:
             made, self._asked = self._asked.result(), None
@@ -164,7 +166,7 @@ def _start_worker(index: int, count: int) -> None:
 
     A terminal's Ctrl-C goes to both, and the parent still needs what its workers make.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
