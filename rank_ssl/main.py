@@ -4,8 +4,9 @@
 
 runs an earlier run again and says whether the final parameters are the same bits. Exit codes: 0
 done (also where nothing was left to do), 1 they are not, 2 a mistake that one line explains, 143
-after SIGTERM and 130 after SIGINT, when the state has been saved (with several processes 143 in all
-of them after either signal to any), and 130 after a second SIGINT, which saves nothing.
+after SIGTERM, 130 after SIGINT and 129 after SIGHUP, when the state has been saved (with several
+processes 143 in all of them after a signal to any), and 130 after a second SIGINT, which saves
+nothing.
 """
 
 import contextlib

@@ -123,8 +123,8 @@ def restore_best(run: Run) -> None:
 def train(run: Run) -> None:
     """Takes the steps up to config.steps; validates, saves and logs as the config says.
 
-    Raises Stopped after a SIGTERM or SIGINT (the state is saved first; a second SIGINT ends at
-    once), and UserError after `max_bad_steps` non-finite gradients in a row and where no batch
+    Raises Stopped after a SIGTERM, SIGINT or SIGHUP (the state is saved first; a second SIGINT ends
+    at once), and UserError after `max_bad_steps` non-finite gradients in a row and where no batch
     comes any more.
     """
     config = run.config

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 import grain
@@ -28,9 +29,6 @@ T = TypeVar('T')
 POLL = 0.2  # seconds between two looks at what a wait may end for
 GRACE = 10.0  # seconds that what is told to end may take
 GOES_ON = 'the same command goes on from the last checkpoint'
-
-# For the process that frees the memory of batches that nobody took: it would call them leaked.
-FREED = 'ignore:resource_tracker:UserWarning'
 
 _busy: set[threading.Thread] = set()  # those of grain's threads that are at a batch
 
@@ -48,8 +46,7 @@ class BatchIterator(Iterator[Batch]):
         self._workers: set[Any] = set()
         self._asked: concurrent.futures.Future[dict[str, Any]] | None = None
         if data.workers:
-            if FREED not in sys.warnoptions:
-                sys.warnoptions.append(FREED)
+            _start_tracker()
             dataset = grain.MapDataset.source(batches)[start:]
             read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
             ahead = grain.MultiprocessingOptions(
@@ -159,6 +156,21 @@ def _started(function: Callable[..., T], *arguments: Any) -> concurrent.futures.
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def _start_tracker() -> None:
+    """Starts Python's process that frees the memory of batches which nobody takes.
+
+    It would call them leaked, and would end with the terminal, as it heeds SIGHUP.
+    """
+    quiet = 'ignore:resource_tracker:UserWarning'
+    if quiet not in sys.warnoptions:
+        sys.warnoptions.append(quiet)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def _start_worker(index: int, count: int) -> None:
