@@ -17,7 +17,7 @@ import pathlib
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ from rank_ssl.errors import UserError
 from rank_ssl.progress import say
 
 Meta = dict[str, Any]
+NOT_A_FOLDER = (FileExistsError, NotADirectoryError)
 
 
 def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
@@ -62,9 +63,10 @@ def save(folder: pathlib.Path, step: int, tree: Any, meta: Meta) -> None:
         manifest.sync(folder)
     except (OSError, ValueError) as error:
         _remove(partial)
+        cure = f'make {folder} a folder' if isinstance(error, NOT_A_FOLDER) else 'free disk space'
         raise UserError(
-            f'{target}: cannot save {need} bytes ({_reason(error)}): free disk space and start the '
-            'same command again; older checkpoints are whole'
+            f'{target}: cannot save {need} bytes ({_reason(error)}): {cure} and start the same '
+            'command again; older checkpoints are whole'
         ) from error
 
 
@@ -110,15 +112,18 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
     """Steps that have a folder, whole or not, in rising order."""
     if not folder.is_dir():
         return []
-    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdecimal())
+    names = {p.name for p in folder.iterdir() if p.is_dir()}
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
 
-def prune(folder: pathlib.Path, keep: int, *, newest: int) -> None:
+def prune(folder: pathlib.Path, keep: int, *, newest: int, strays: Collection[int] = ()) -> None:
     """Deletes all but the `keep` newest checkpoints up to step `newest`.
 
-    A folder of a later step is a damaged or a stray one: it is left alone and counts for nothing.
+    A folder of a later step is a damaged or a stray one: it is left alone and counts for nothing,
+    as are the `strays`, which were that before this run came so far.
     """
-    discard(folder, [step for step in saved_steps(folder) if step <= newest][:-keep])
+    counted = [step for step in saved_steps(folder) if step <= newest and step not in strays]
+    discard(folder, counted[:-keep])
 
 
 def discard(folder: pathlib.Path, steps: Iterable[int]) -> None:
@@ -160,12 +165,21 @@ def _remove(path: pathlib.Path) -> None:
 
 
 class Saver:
-    """Saves in the background, one at a time; an error comes up at the next call."""
+    """Saves in the background, one at a time; an error comes up at the next call.
+
+    `start` is the step that the run goes on from: what is there of later ones is not whole.
+    """
 
     def __init__(
-        self, folder: pathlib.Path, *, keep: int, best: pathlib.Path | None = None
+        self,
+        folder: pathlib.Path,
+        *,
+        keep: int,
+        best: pathlib.Path | None = None,
+        start: int | None = None,
     ) -> None:
         self._folder, self._keep, self._best = folder, keep, best
+        self._strays = {s for s in saved_steps(folder) if start is not None and s > start}
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
         self._pending: concurrent.futures.Future | None = None
         if jax.process_index() == 0:
@@ -198,8 +212,9 @@ class Saver:
 
     def _write(self, step: int, tree: Any, meta: Meta) -> None:
         save(self._folder, step, tree, meta)
+        self._strays.discard(step)
         if jax.process_index() == 0:
-            prune(self._folder, self._keep, newest=step)
+            prune(self._folder, self._keep, newest=step, strays=self._strays)
             if self._best is not None:
                 prune_best(self._best, self._folder, newest=step)
 
@@ -222,12 +237,17 @@ def lock(workdir: pathlib.Path) -> Iterator[None]:
             ) from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or 'another process'
             raise UserError(
                 f'--workdir={workdir} is in use by {owner}: wait for it, or use another folder'
             ) from None
+        except OSError as error:
+            raise UserError(
+                f'{path} cannot be locked ({error.strerror}): name a --workdir on a file system '
+                'that knows locks'
+            ) from error
         file.truncate(0)
         file.write(f'pid {os.getpid()} on {socket.gethostname()}')
         file.flush()

@@ -33,8 +33,11 @@ def damage(path: pathlib.Path) -> str | None:
     if extra := sorted(found - set(listed)):
         return f'{extra[0]} was added'
     for name, digest in listed.items():
-        if _sha256(path / name) != digest:
-            return f'{name} was changed'
+        try:
+            if _sha256(path / name) != digest:
+                return f'{name} was changed'
+        except OSError as error:
+            return f'{name} cannot be read ({error.strerror})'
     return None
 
 

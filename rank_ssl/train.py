@@ -31,9 +31,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     differs in more than how it is run.
     """
     saved = checkpoint.newest(workdir / 'checkpoints')
-    if saved is None:
-        check_unused(workdir)
-    else:
+    if saved is not None:
         _check_same_run(config, workdir, splits, saved[1])
     before = _before(config, splits) if saved is None else None
     known = saved[1] if saved else before
@@ -99,7 +97,9 @@ def _before(config: Config, splits: Splits) -> checkpoint.Meta | None:
 
 def _go_on(run: Run, step: int, meta: dict[str, Any]) -> None:
     run.start = step
-    run.state = checkpoint.load(run.workdir / 'checkpoints' / str(step), run.state)
+    state = checkpoint.load(run.workdir / 'checkpoints' / str(step), run.state)
+    # What an earlier start let pass is no fault under a lower `max_bad_steps`. A buffer of its own.
+    run.state = state.replace(worst_in_a_row=state.bad_in_a_row + 0)
     run.best, run.last, run.seconds = meta['best'], meta['last'], meta['seconds']
     run.images_per_second = meta['images_per_second']
     run.position = meta['data_position']
@@ -141,7 +141,9 @@ def train(run: Run) -> None:
         # First, so that a second SIGINT ends what is closed below, too.
         received = stack.enter_context(stop_signals())
         log = logs.MetricsLog(run.workdir, resume_step=start or None) if first else None
-        saver = checkpoint.Saver(run.workdir / 'checkpoints', keep=config.keep, best=best)
+        saver = checkpoint.Saver(
+            run.workdir / 'checkpoints', keep=config.keep, best=best, start=start
+        )
         loop = Loop(
             run,
             batches,
@@ -166,10 +168,12 @@ def check_unused(workdir: pathlib.Path) -> None:
     That is another kind of run, and a run whose checkpoints somebody has deleted. What one left
     that was killed before its first checkpoint counts for nothing.
     """
+    if checkpoint.saved_steps(workdir / 'checkpoints'):
+        return
     if (workdir / 'cycle_0').is_dir():
         raise UserError(
             f'--workdir={workdir} holds cycles of active learning: go on with config.mode=active, '
-            'name one of its folders cycle_N, or use another --workdir'
+            'name the last of its folders cycle_N, or use another --workdir'
         )
     cure = 'restore its folder checkpoints from a copy, or use another --workdir'
     if (workdir / 'result.json').exists():

@@ -47,7 +47,7 @@ def test_what_another_kind_of_run_left_is_not_replaced(tmp_path):
     (tmp_path / 'cycle_0').mkdir()
     assert unused(tmp_path) == (
         f'--workdir={tmp_path} holds cycles of active learning: go on with config.mode=active, '
-        'name one of its folders cycle_N, or use another --workdir'
+        'name the last of its folders cycle_N, or use another --workdir'
     )
 
 
