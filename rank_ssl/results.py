@@ -101,6 +101,7 @@ def facts(config: Config, splits: Splits) -> dict[str, Any]:
         'test_images': len(splits.test),
         'partial_data': splits.partial,
         'data_fingerprint': splits.fingerprint,
+        'unlabeled_fingerprint': splits.unlabeled_fingerprint,
         'device': f'{jax.device_count()} x {device.device_kind} ({device.platform})',
         'processes': jax.process_count(),
         'config': config.to_dict(),

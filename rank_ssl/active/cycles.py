@@ -148,10 +148,15 @@ def _ask(config: Config, run: train.Run, units: Units, labeled: np.ndarray, cycl
 def _finished(stage: Config, folder: pathlib.Path, splits: Splits) -> dict[str, Any] | None:
     """The result of a cycle that has been trained. Raises UserError where it is of another run."""
     result = stages.finished(stage, folder, stage.steps)
-    if result is not None and result['data_fingerprint'] != splits.fingerprint:
-        raise UserError(
-            f'{folder} was trained on other labels: restore its files, or use another --workdir'
-        )
+    kinds = {
+        'labels': ('data_fingerprint', splits.fingerprint),
+        'unlabeled images': ('unlabeled_fingerprint', splits.unlabeled_fingerprint),
+    }
+    for kind, (name, now) in kinds.items():
+        if result is not None and result.get(name, now) != now:
+            raise UserError(
+                f'{folder} was trained on other {kind}: restore them, or use another --workdir'
+            )
     return result
 
 
@@ -159,6 +164,8 @@ def _check_workdir(config: Config, workdir: pathlib.Path) -> None:
     """Notes the config in the workdir. Raises UserError where another run's is there."""
     path = workdir / 'config.json'
     free = {*HARMLESS, 'active.cycles'} - FIXED  # more cycles go on where the others ended
+    if config.active.restart:
+        free.remove('model.weights')  # each cycle starts from them
     known = logs.read_json(path, cure='restore it from a copy, or use another --workdir')
     if known is not None:
         changed = in_words(since(known, config))
@@ -230,4 +237,5 @@ def _forget(workdir: pathlib.Path, cycle: int) -> None:
     """Frees the optimizer's state of the cycle before; its best parameters stay."""
     if cycle and jax.process_index() == 0:
         folder = workdir / f'cycle_{cycle - 1}' / 'checkpoints'
+        checkpoint.clean(folder)  # of one that was killed here
         checkpoint.discard(folder, checkpoint.saved_steps(folder))
