@@ -44,8 +44,12 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     first = jax.process_index() == 0
     with checkpoint.lock(workdir) if first else contextlib.nullcontext():
         result = run(config, workdir)
-    if not first:
-        return
+        if first:
+            conclude(config, workdir, result)
+
+
+def conclude(config: Config, workdir: pathlib.Path, result: dict[str, Any]) -> None:
+    """Prints the result, and completes reproduce.json while the workdir is still this run's."""
     print_result(result, workdir)
     if config.mode != 'evaluate' and (REPRODUCE.value or (workdir / 'reproduce.json').exists()):
         from rank_ssl import reproduce
@@ -58,7 +62,7 @@ def main(config: Config, workdir: pathlib.Path) -> None:
 def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     """Does what config.mode says, data before weights; what result.json holds."""
     # Slow imports wait until flags and fields are known to be right.
-    from rank_ssl import anchor, data, reproduce, stages
+    from rank_ssl import anchor, data, reproduce, stages, train
     from rank_ssl.active import cycles
 
     command, again = cli.config_words(sys.argv), None
@@ -85,6 +89,7 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
         return result
     if config.mode == 'active':
         return cycles.run_cycles(config, workdir, splits, prepared, accepted=note)
+    train.check_unused(workdir)
     return stages.run_stages(config, workdir, splits, accepted=note).result
 
 

@@ -55,7 +55,7 @@ def note(
     `command` are the words that the config was made of; `again` is the hash of the parameters of
     the run that this one runs again.
     """
-    path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/*'))
+    path, begun = workdir / NAME, any(workdir.glob('**/checkpoints/[0-9]*'))
     now = {'command': list(command), 'again': again, **facts(config, splits)}
     noted = logs.read_json(path, cure=CURE) if begun else None
     if noted is None:
