@@ -59,11 +59,6 @@ class CurveCell(Cell):
         found, made = super().result(base, metric), self.made(base)
         if found is None or made.mode != 'active':
             return found
-        if found['steps'] != made.steps:
-            raise UserError(
-                f'{self.folder} holds cycles of {found["steps"]} steps, now {made.steps}: use '
-                'another --workdir'
-            )
         curve = found.get('curve', [])[: made.active.cycles + 1]
         whole = len(curve) > made.active.cycles or (
             curve and curve[-1]['labeled_units'] == curve[-1]['units']

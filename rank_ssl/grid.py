@@ -100,7 +100,7 @@ class Cell:
     def result(self, base: Config, metric: str) -> dict[str, Any] | None:
         """Its result.json, null as nan; None where it has not taken its steps, or lacks the metric.
 
-        Raises UserError where the result is of another config.
+        Raises UserError where the result is of another config, or of more steps than are wanted.
         """
         found = logs.read_result(self.folder)
         if found is None:
@@ -115,6 +115,12 @@ class Cell:
         if other:
             words = '; '.join(f'config.{name} {a}, now {b}' for name, (a, b) in other.items())
             raise UserError(f'{self.folder} holds another run ({words}): use another --workdir')
+        # The steps of ridge are those that were asked for: it takes none.
+        if result['steps'] > wanted.steps and wanted.regime != 'ridge':
+            raise UserError(
+                f'{self.folder} holds a run of {result["steps"]} steps, more than the '
+                f'{wanted.steps} asked for: use another --workdir or ask for {result["steps"]}'
+            )
         return result if result['steps'] >= wanted.steps and metric in result else None
 
 

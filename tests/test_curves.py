@@ -281,7 +281,7 @@ def test_rules_may_be_started_one_after_another(tmp_path, given, monkeypatch):
 def test_cycles_of_other_steps_are_no_cells_of_the_grid(tmp_path, given):
     run_grid(tmp_path)
     given(arms=['random', 'certainty'], seeds=['1'], full=False)
-    with pytest.raises(UserError, match='holds cycles of 10 steps, now 9: use another --workdir'):
+    with pytest.raises(UserError, match='holds a run of 10 steps, more than the 9 asked for: '):
         curves.main(dataclasses.replace(CONFIG, steps=9), tmp_path)
 
 

@@ -80,12 +80,24 @@ def test_a_cell_is_finished_when_it_has_its_steps_and_the_metric(tmp_path):
         return of.result(dataclasses.replace(BASE, **fields), metric)
 
     assert found()['best_step'] == result['best_step']
-    assert found(steps=8) is not None and found(steps=11) is None
+    assert found(steps=11) is None
     assert found('test/lcc') is None
     assert math.isnan(found('test/srocc')['test/srocc'])
-    short = Cell('short', 0, cell.folder, (*cell.fields, '--config.steps=9'))
+    short = Cell('short', 0, cell.folder, (*cell.fields, '--config.steps=10'))
     assert found(of=short, steps=99) is not None
     assert found(of=Cell('none', 0, tmp_path / 'none', ())) is None
+
+
+def test_a_run_of_more_steps_than_asked_for_is_refused(tmp_path):
+    cell, _ = made_cell(tmp_path, 'baseline', 0, np.ones(8))
+    with pytest.raises(UserError) as caught:
+        cell.result(dataclasses.replace(BASE, steps=4), 'test/mae')
+    assert str(caught.value) == (
+        f'{cell.folder} holds a run of 10 steps, more than the 4 asked for: use another --workdir '
+        'or ask for 10'
+    )
+    ridge, _ = made_cell(tmp_path, 'ridge', 0, np.ones(8))
+    assert ridge.result(dataclasses.replace(BASE, steps=4), 'test/mae') is not None
 
 
 def test_a_cells_config_has_its_fields_with_their_types(tmp_path):
