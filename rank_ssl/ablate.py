@@ -33,6 +33,7 @@ from rank_ssl.grid import (
     SEEDS,
     SPLIT,
     Cell,
+    check_data,
     make_cells,
     metric_name,
     run_cells,
@@ -113,9 +114,11 @@ def counted_seeds(given: Sequence[str]) -> list[str]:
 def finished(cells: Sequence[Cell], config: Config, metric: str) -> tuple[Results, list[str]]:
     """The finished runs, arm by arm, folds as one, and in words which are missing.
 
-    Of an arm and seed that lacks a fold no fold is taken.
+    Of an arm and seed that lacks a fold no fold is taken. Raises UserError where they are of other
+    data.
     """
     found = [(cell, cell.result(config, metric)) for cell in cells]
+    check_data([(cell, result) for cell, result in found if result is not None], config)
     lacking = [cell for cell, result in found if result is None]
     holes = {(cell.arm, cell.seed) for cell in lacking}
     arms = list(dict.fromkeys(cell.arm for cell in cells))

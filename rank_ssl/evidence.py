@@ -22,7 +22,18 @@ from rank_ssl import cli, plots, report
 from rank_ssl.compare import Results, by_arm, compare, decimals, pooled
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
-from rank_ssl.grid import ARMS, FOLDS, JOBS, SEEDS, SPLIT, Cell, make_cells, metric_name, run_cells
+from rank_ssl.grid import (
+    ARMS,
+    FOLDS,
+    JOBS,
+    SEEDS,
+    SPLIT,
+    Cell,
+    check_data,
+    make_cells,
+    metric_name,
+    run_cells,
+)
 from rank_ssl.report.parts import row
 from rank_ssl.types import Task
 
@@ -35,7 +46,9 @@ def main(config: Config, workdir: pathlib.Path) -> None:
     cells = make_cells(given, SEEDS.value, workdir, FOLDS.value)
     metric = metric_name(config.task)
     run_cells(cells, config, metric, jobs=JOBS.value)
-    results = pooled(config.task, [(cell, _finished(cell, config, metric)) for cell in cells])
+    found = [(cell, _finished(cell, config, metric)) for cell in cells]
+    check_data(found, config)
+    results = pooled(config.task, found)
     table = '\n\n'.join(
         [
             *settings(results),

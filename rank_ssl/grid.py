@@ -31,6 +31,10 @@ FOLDS = flags.DEFINE_list('folds', [], 'Folds; each arm runs on each with each s
 SPLIT = flags.DEFINE_enum('compare', 'test', ['test', 'val'], 'val: to choose settings by.')
 JOBS = flags.DEFINE_integer('jobs', 1, 'Cells that run at once, each on its share of the cores.')
 
+# Fields of config.data, beside the seed, that say which images are labeled, selected on and tested.
+CHOOSING = ('dataset', 'part', 'manual_dir', 'labels', 'validation', 'fold', 'test_share',
+            'allow_partial', 'on_bad', 'tiny')  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -127,6 +131,23 @@ class Cell:
 Results = Sequence[tuple[Cell, dict[str, Any]]]
 
 
+def check_data(results: Results, base: Config) -> None:
+    """Raises UserError where cells that ask for the same images were run on other ones."""
+    known: dict[tuple[Any, ...], tuple[pathlib.Path, str]] = {}
+    for cell, result in results:
+        made, now = cell.made(base), result.get('data_fingerprint')
+        if now is None:
+            continue
+        asked = (made.seed, *(getattr(made.data, name) for name in CHOOSING))
+        folder, first = known.setdefault(asked, (cell.folder, now))
+        if now != first:
+            raise UserError(
+                f'{folder} and {cell.folder} were run on other data (data_fingerprint {first} and '
+                f'{now}): move the one whose data are not wanted away, and the same command runs '
+                'it again'
+            )
+
+
 def metric_name(task: Task) -> str:
     """The key of result.json that arms are compared by."""
     return f'test/{task.best}' if SPLIT.value == 'test' else f'best/val/{task.best}'
@@ -171,7 +192,8 @@ def run_cells(cells: Sequence[Cell], base: Config, metric: str, *, jobs: int = 1
 
     A cell that starts from another's run waits for it. With `jobs` above 1 each has its own share
     of the cores, and writes what it says to log.txt in its folder. Raises UserError where a cell
-    cannot work, before any is run, and where one fails, when those that run have ended.
+    cannot work or finished ones are of other data, before any is run, and where one fails, when
+    those that run have ended.
     """
     for cell in cells:
         try:
@@ -182,7 +204,9 @@ def run_cells(cells: Sequence[Cell], base: Config, metric: str, *, jobs: int = 1
     if SPLIT.value == 'val':
         shared.append('--config.evaluate_test=false')
     crew = Crew(core_shares(jobs), noun='cell', total=len(cells))
-    left = [(n, c) for n, c in enumerate(cells, 1) if c.result(base, metric) is None]
+    results = [(cell, cell.result(base, metric)) for cell in cells]
+    check_data([(cell, result) for cell, result in results if result is not None], base)
+    left = [(n, cell) for n, (cell, result) in enumerate(results, 1) if result is None]
     crew.run(
         [
             Job(

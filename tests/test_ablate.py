@@ -194,6 +194,16 @@ def test_a_seed_that_lacks_a_fold_is_left_out(tmp_path, given, capsys):
     assert '| baseline | 1 | 7.00 | 8.00 | 1.00 | 5.33 |' in text
 
 
+def test_a_table_of_runs_on_other_data_is_refused(tmp_path, given):
+    run_table5(tmp_path, arms_=('baseline', 'multitask'))
+    for arm in ('baseline', 'multitask'):
+        path = tmp_path / arm / 'seed_1' / 'result.json'
+        path.write_text(json.dumps({**json.loads(path.read_text()), 'data_fingerprint': arm}))
+    given(arms=['baseline', 'multitask'])
+    with pytest.raises(UserError, match='data_fingerprint baseline and multitask'):
+        ablate.main(CROWD, tmp_path)
+
+
 def test_nothing_finished_is_told(tmp_path):
     with pytest.raises(UserError, match='holds no finished run of table5: leave --only_table out'):
         ablate.main(CROWD, tmp_path)

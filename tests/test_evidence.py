@@ -126,6 +126,20 @@ def test_the_settings_of_each_arm_are_those_of_its_results(tmp_path):
     )
 
 
+def test_what_was_run_on_other_data_than_the_rest_is_told(tmp_path, given, monkeypatch):
+    given(seeds=['0'])
+    made_cell(tmp_path, 'baseline', 0, np.ones(8), data_fingerprint='aaaa')
+    monkeypatch.setattr(
+        jobs.Crew,
+        'run',
+        lambda crew, asked: made_cell(
+            tmp_path, 'multitask', 0, np.ones(8), data_fingerprint='bbbb'
+        ),
+    )
+    with pytest.raises(UserError, match='were run on other data .data_fingerprint aaaa and bbbb'):
+        evidence.main(BASE, tmp_path)
+
+
 def test_a_run_that_ends_without_its_result_is_told(tmp_path, given, monkeypatch):
     given(arms=['baseline'], seeds=['0'])
     monkeypatch.setattr(jobs.Crew, 'run', lambda crew, asked: None)

@@ -13,9 +13,9 @@ from rank_ssl import grid, jobs
 from rank_ssl.changes import differences
 from rank_ssl.config import Config, Data, Model, Optim
 from rank_ssl.errors import UserError
-from rank_ssl.grid import Cell, make_cells, run_cells
+from rank_ssl.grid import Cell, check_data, make_cells, run_cells
 from rank_ssl.tasks.crowd import Crowd
-from tests.made_runs import BASE, made_cell
+from tests.made_runs import BASE, TRUE, finish, made_cell
 
 
 @pytest.fixture(autouse=True)
@@ -199,6 +199,41 @@ def test_finished_cells_are_not_run_again(tmp_path, monkeypatch, started):
         (1, 'baseline, seed 0'), (3, 'baseline, seed 1'), (4, 'multitask, seed 1'),
     ]  # fmt: skip
     assert [job.log for job in started] == [cell.folder / 'log.txt' for cell in left]
+
+
+def on_data(workdir, arm, fingerprint, *, seed='0', fold='1'):
+    """A finished cell that was run on the data of that fingerprint."""
+    (cell,) = make_cells([arm], [seed], workdir, [fold])
+    return cell, finish(cell, BASE, TRUE, data_fingerprint=fingerprint)
+
+
+@pytest.mark.parametrize('arm', ['multitask', 'wide:margin=5', 'more:data.groups=9'])
+def test_finished_cells_of_other_data_are_refused_before_any_runs(tmp_path, started, arm):
+    one, other = on_data(tmp_path, 'baseline', 'aaaa')[0], on_data(tmp_path, arm, 'bbbb')[0]
+    left = make_cells(['ranking'], ['0'], tmp_path, ['1'])
+    with pytest.raises(UserError) as caught:
+        run_cells([*left, one, other], BASE, 'test/mae')
+    assert str(caught.value) == (
+        f'{one.folder} and {other.folder} were run on other data (data_fingerprint aaaa and bbbb): '
+        'move the one whose data are not wanted away, and the same command runs it again'
+    )
+    assert started == []
+
+
+def test_cells_that_ask_for_other_images_have_other_data(tmp_path):
+    found = [
+        on_data(tmp_path, 'baseline', 'aaaa'),
+        on_data(tmp_path, 'multitask', 'aaaa'),
+        on_data(tmp_path, 'baseline', 'bbbb', seed='1'),
+        on_data(tmp_path, 'baseline', 'cccc', fold='2'),
+        on_data(tmp_path, 'few:data.labels=3', 'dddd'),
+        on_data(tmp_path, 'here:data.manual_dir=/here', 'eeee'),
+        made_cell(tmp_path, 'baseline', 0, np.ones(8)),  # of a version that noted none
+    ]
+    check_data(found, BASE)
+    (cell, result), *_ = found
+    with pytest.raises(UserError, match='data_fingerprint aaaa and ffff'):
+        check_data([*found, (cell, {**result, 'data_fingerprint': 'ffff'})], BASE)
 
 
 def test_validation_runs_leave_the_test_split_alone(tmp_path, monkeypatch, started):
