@@ -128,6 +128,7 @@ def difference(task: Task, one: Results, other: Results, *, name: str = '') -> D
     The interval is a bootstrap over seeds and test images, or references where images have one, the
     same draw for both arms: what other labels and other images would change. Seeds that split anew
     may share test images, which it takes as drawn apart. A seed that one arm lacks is left out.
+    Raises UserError where the two arms have other true values for the same images.
     """
     metric = f'{metric_name(task).rpartition("/")[0]}/{name or task.best}'
     found = {run.seed: (run, result) for run, result in other}
@@ -136,6 +137,8 @@ def difference(task: Task, one: Results, other: Results, *, name: str = '') -> D
     made = Difference(one[0][0].arm, other[0][0].arm, metric, by_seed)
     if SPLIT.value != 'test':
         return made
+    for a, b, *_ in pairs:
+        check_truth(a, b)
     values = [(predictions(a), predictions(b)) for a, b, *_ in pairs]
     if not all(np.array_equal(a.ids, b.ids) for a, b in values):
         return dataclasses.replace(made, over='not paired: their test images are not the same')
@@ -197,15 +200,34 @@ def _value(task: Task, values: Values, places: np.ndarray, name: str) -> float:
 
 def predictions(run: Run) -> Values:
     """What a run predicted of its test images, one folder after the other."""
-    rows = []
-    for folder in run.folders:
-        with open(folder / 'predictions.csv', newline='', encoding='utf-8') as file:
-            rows += list(csv.DictReader(file))
+    parts = [_predicted(folder) for folder in run.folders]
+    return Values(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _predicted(folder: pathlib.Path) -> Values:
+    with open(folder / 'predictions.csv', newline='', encoding='utf-8') as file:
+        rows = list(csv.DictReader(file))
     true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
     ids = np.array([row['id'] for row in rows])
     # An image without a reference stands for itself.
     groups = np.array([row.get('reference') or f'id/{row["id"]}' for row in rows])
     return Values(true, predicted, ids, groups, np.array([row.get('kind') or '' for row in rows]))
+
+
+def check_truth(one: Run, other: Run) -> None:
+    """Raises UserError where the same test images have other true values in two runs."""
+    for a, b in zip(one.folders, other.folders, strict=False):
+        first, second = _predicted(a), _predicted(b)
+        if not np.array_equal(first.ids, second.ids):
+            continue  # not paired
+        (places,) = np.nonzero(first.true != second.true)
+        if len(places):
+            at = places[0]
+            raise UserError(
+                f'{a / "predictions.csv"} and {b / "predictions.csv"} have other true values for '
+                f'the same images ({first.ids[at]}: {first.true[at]:g} and {second.true[at]:g}): '
+                'train one of them again in another --workdir, on the same data'
+            )
 
 
 def pooled(task: Task, results: Results) -> list[tuple[Run, dict[str, Any]]]:

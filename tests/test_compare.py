@@ -123,6 +123,28 @@ def test_arms_with_other_test_images_are_not_paired(tmp_path):
     assert compare(TASK, one, other).endswith('not paired: their test images are not the same')
 
 
+def test_arms_with_other_true_values_for_the_same_images_are_refused(tmp_path):
+    one = [made_cell(tmp_path, 'baseline', s, np.ones(8)) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'multitask', s, np.ones(8)) for s in (0, 1)]
+    paths = [cells[1][0].folder / 'predictions.csv' for cells in (one, other)]
+    paths[1].write_text(paths[1].read_text().replace('image7,80', 'image7,81'))
+    with pytest.raises(UserError) as caught:
+        compare(TASK, one, other)
+    assert str(caught.value) == (
+        f'{paths[0]} and {paths[1]} have other true values for the same images (image7: 80 and '
+        '81): train one of them again in another --workdir, on the same data'
+    )
+
+
+def test_the_fold_whose_true_values_are_others_is_named(tmp_path):
+    results = {arm: folds_of(tmp_path, arm, 0, [[1, 1], [5]]) for arm in ('a', 'b')}
+    path = results['b'][1][0].folder / 'predictions.csv'
+    path.write_text(path.read_text().replace('2/0,10', '2/0,11'))
+    one, other = (pooled(TASK, found) for found in results.values())
+    with pytest.raises(UserError, match=f'/a/fold_2/seed_0/predictions.csv and {path} have other'):
+        compare(TASK, one, other)
+
+
 def test_a_seed_that_one_arm_lacks_is_left_out(tmp_path):
     one = [made_cell(tmp_path, 'baseline', s, np.full(8, 5.0)) for s in (0, 1, 2)]
     other = [made_cell(tmp_path, 'multitask', s, np.full(8, 3.0 + s)) for s in (2, 0)]
