@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from rank_ssl import logs
 from rank_ssl.errors import UserError
 from rank_ssl.grid import SPLIT, metric_name
 from rank_ssl.types import Task
@@ -205,13 +207,42 @@ def predictions(run: Run) -> Values:
 
 
 def _predicted(folder: pathlib.Path) -> Values:
-    with open(folder / 'predictions.csv', newline='', encoding='utf-8') as file:
-        rows = list(csv.DictReader(file))
-    true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
+    """What the run of one folder predicted. Raises UserError for a missing or damaged file."""
+    path = folder / 'predictions.csv'
+    try:
+        with open(path, newline='', encoding='utf-8') as file:
+            text = file.read()
+        if not text.endswith('\n'):
+            raise _damaged(folder, 'is cut off')
+        rows = list(csv.DictReader(io.StringIO(text, newline='')))
+        true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
+    except OSError as error:
+        raise _damaged(folder, f'cannot be read ({error.strerror})') from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise _damaged(folder, 'is damaged') from error
+    wanted = _images(folder)
+    if len(rows) != wanted:
+        raise _damaged(folder, f'is damaged: it should have {wanted} images, and has {len(rows)}')
     ids = np.array([row['id'] for row in rows])
     # An image without a reference stands for itself.
     groups = np.array([row.get('reference') or f'id/{row["id"]}' for row in rows])
     return Values(true, predicted, ids, groups, np.array([row.get('kind') or '' for row in rows]))
+
+
+def _images(folder: pathlib.Path) -> int | None:
+    """How many images the run of a folder says that it predicted."""
+    result = logs.read_result(folder) or {}
+    tested = any(name.startswith('test/') for name in result)
+    return result.get('test_images' if tested else 'validation_images')
+
+
+def _damaged(folder: pathlib.Path, fault: str) -> UserError:
+    # The folder of a cycle lies in that of its run, which has a result of its own.
+    marks = [place / 'result.json' for place in (folder.parent, folder)]
+    there = ' and '.join(str(mark) for mark in marks if mark.exists())
+    return UserError(
+        f'{folder / "predictions.csv"} {fault}: delete {there}, and the same command makes it again'
+    )
 
 
 def check_truth(one: Run, other: Run) -> None:

@@ -35,6 +35,10 @@ JOBS = flags.DEFINE_integer('jobs', 1, 'Cells that run at once, each on its shar
 CHOOSING = ('dataset', 'part', 'manual_dir', 'labels', 'validation', 'fold', 'test_share',
             'allow_partial', 'on_bad', 'tiny')  # fmt: skip
 
+# What a table reads of every result.json, beside its metrics.
+NEEDED = ('steps', 'best_step', 'labeled_images', 'unlabeled_images', 'validation_images',
+          'test_images', 'partial_data', 'device', 'config')  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -104,11 +108,17 @@ class Cell:
     def result(self, base: Config, metric: str) -> dict[str, Any] | None:
         """Its result.json, null as nan; None where it has not taken its steps, or lacks the metric.
 
-        Raises UserError where the result is of another config, or of more steps than are wanted.
+        Raises UserError where the result is damaged, of another config, or of more steps than are
+        wanted.
         """
         found = logs.read_result(self.folder)
         if found is None:
             return None
+        if lacking := [name for name in NEEDED if found.get(name) is None]:
+            raise UserError(
+                f'{self.folder / "result.json"} is damaged, it lacks {", ".join(lacking)}: delete '
+                'it, and the same command makes it again'
+            )
         result: dict[str, Any] = {n: math.nan if v is None else v for n, v in found.items()}
         wanted = self.made(base)
         other = {

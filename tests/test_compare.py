@@ -1,5 +1,6 @@
 """Paired differences and their intervals in closed form, and folds taken together."""
 
+import json
 import math
 
 import numpy as np
@@ -121,6 +122,38 @@ def test_arms_with_other_test_images_are_not_paired(tmp_path):
     path = other[1][0].folder / 'predictions.csv'
     path.write_text(path.read_text().replace('image7', 'image9'))
     assert compare(TASK, one, other).endswith('not paired: their test images are not the same')
+
+
+@pytest.mark.parametrize('spoil, fault', [
+    (None, 'cannot be read (No such file or directory)'),
+    (lambda text: text[: text.index('image5')], 'is damaged: it should have 8 images, and has 5'),
+    (lambda text: text.rstrip()[:-1], 'is cut off'),  # the last number is another one
+    (lambda text: text[: text.index('image5') + 9], 'is cut off'),
+    (lambda text: text.replace('11.0', ''), 'is damaged'),
+    (lambda text: text.replace('true', 'tru'), 'is damaged'),
+    (lambda text: '', 'is cut off'),
+])  # fmt: skip
+def test_damaged_predictions_of_a_finished_cell_are_named(tmp_path, spoil, fault):
+    one = [made_cell(tmp_path, 'baseline', s, np.ones(8)) for s in (0, 1)]
+    other = [made_cell(tmp_path, 'multitask', s, np.ones(8)) for s in (0, 1)]
+    folder = other[1][0].folder
+    path = folder / 'predictions.csv'
+    if spoil:
+        path.write_text(spoil(path.read_text()))
+    else:
+        path.unlink()
+    with pytest.raises(UserError) as caught:
+        compare(TASK, one, other)
+    assert str(caught.value) == (
+        f'{path} {fault}: delete {folder / "result.json"}, and the same command makes it again'
+    )
+
+
+def test_a_run_on_validation_predicts_the_images_of_that(tmp_path):
+    cell, result = made_cell(tmp_path, 'baseline', 0, np.ones(8), validation_images=8)
+    found = {name: v for name, v in result.items() if not name.startswith('test/')}
+    (cell.folder / 'result.json').write_text(json.dumps({**found, 'test_images': 5}))
+    assert len(predictions(cell).true) == 8
 
 
 def test_arms_with_other_true_values_for_the_same_images_are_refused(tmp_path):

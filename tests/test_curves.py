@@ -348,6 +348,15 @@ def test_a_run_of_another_config_is_told(tmp_path, given):
         cell_of(tmp_path).result(other, 'test/mae')
 
 
+def test_damaged_predictions_of_a_cycle_are_named_with_all_that_has_to_go(tmp_path, tabulated):
+    run_grid(tmp_path)
+    folder = tmp_path / 'certainty' / 'seed_0'
+    (folder / 'cycle_1' / 'predictions.csv').unlink()
+    marks = f'{folder}/result.json and {folder}/cycle_1/result.json'
+    with pytest.raises(UserError, match=f'cannot be read .*: delete {marks}, and the same command'):
+        tabulated('random', 'certainty', seeds=['1'])
+
+
 def test_a_point_without_a_number_leaves_a_gap(tmp_path, tabulated):
     run_grid(tmp_path)
     path = tmp_path / 'certainty' / 'seed_0' / 'result.json'

@@ -88,6 +88,19 @@ def test_a_cell_is_finished_when_it_has_its_steps_and_the_metric(tmp_path):
     assert found(of=Cell('none', 0, tmp_path / 'none', ())) is None
 
 
+@pytest.mark.parametrize('lost', [['config'], ['steps'], ['device', 'config']])
+def test_a_result_that_lacks_what_tables_read_is_told(tmp_path, lost):
+    cell, result = made_cell(tmp_path, 'baseline', 0, np.ones(8))
+    path = cell.folder / 'result.json'
+    path.write_text(json.dumps({n: v for n, v in result.items() if n not in lost}))
+    with pytest.raises(UserError) as caught:
+        cell.result(BASE, 'test/mae')
+    assert str(caught.value) == (
+        f'{path} is damaged, it lacks {", ".join(lost)}: delete it, and the same command makes it '
+        'again'
+    )
+
+
 def test_a_run_of_more_steps_than_asked_for_is_refused(tmp_path):
     cell, _ = made_cell(tmp_path, 'baseline', 0, np.ones(8))
     with pytest.raises(UserError) as caught:
