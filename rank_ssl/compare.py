@@ -216,21 +216,21 @@ def _predicted(folder: pathlib.Path) -> Values:
             raise _damaged(folder, 'is cut off')
         rows = list(csv.DictReader(io.StringIO(text, newline='')))
         true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
+        ids = np.array([row['id'] for row in rows])
     except OSError as error:
         raise _damaged(folder, f'cannot be read ({error.strerror})') from error
     except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise _damaged(folder, 'is damaged') from error
     wanted = _images(folder)
-    if len(rows) != wanted:
+    if wanted is not None and len(rows) != wanted:
         raise _damaged(folder, f'is damaged: it should have {wanted} images, and has {len(rows)}')
-    ids = np.array([row['id'] for row in rows])
     # An image without a reference stands for itself.
     groups = np.array([row.get('reference') or f'id/{row["id"]}' for row in rows])
     return Values(true, predicted, ids, groups, np.array([row.get('kind') or '' for row in rows]))
 
 
 def _images(folder: pathlib.Path) -> int | None:
-    """How many images the run of a folder says that it predicted."""
+    """How many images the run of a folder says that it predicted; None where it says nothing."""
     result = logs.read_result(folder) or {}
     tested = any(name.startswith('test/') for name in result)
     return result.get('test_images' if tested else 'validation_images')

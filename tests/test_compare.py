@@ -131,6 +131,7 @@ def test_arms_with_other_test_images_are_not_paired(tmp_path):
     (lambda text: text[: text.index('image5') + 9], 'is cut off'),
     (lambda text: text.replace('11.0', ''), 'is damaged'),
     (lambda text: text.replace('true', 'tru'), 'is damaged'),
+    (lambda text: text.replace('id,', 'i,'), 'is damaged'),
     (lambda text: '', 'is cut off'),
 ])  # fmt: skip
 def test_damaged_predictions_of_a_finished_cell_are_named(tmp_path, spoil, fault):
