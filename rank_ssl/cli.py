@@ -162,7 +162,7 @@ def guarded(function: Callable[[], T]) -> T:
             _say('\n'.join(lines))
         sys.exit(2)
     except Stopped as stopped:
-        _say(f'{stopped}: state saved; the same command goes on')
+        _say(f'{stopped}: {stopped.left}')
         sys.exit(stopped.code)
     except KeyboardInterrupt:
         sys.exit(130)

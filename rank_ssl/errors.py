@@ -11,8 +11,8 @@ class UserError(Exception):
 
 
 class Stopped(Exception):
-    """A signal ended the run after its state was saved; `code` is the exit code, 128 + signal."""
+    """A signal ended the run; `left` says in what state, `code` is the exit code, 128 + signal."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, left: str = 'state saved; the same command goes on') -> None:
         super().__init__(signal.Signals(number).name)
-        self.code = 128 + number
+        self.left, self.code = left, 128 + number

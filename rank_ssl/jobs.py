@@ -18,6 +18,8 @@ from rank_ssl.progress import format_duration, say
 
 POLL = 0.1  # s between two looks at what runs
 STOP = 60.0  # s that a command has to save its state in when all are stopped
+# One that was still starting, or was killed, has saved nothing since.
+STOPPED = 'its runs were stopped; the same command goes on with each from its last checkpoint'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +156,11 @@ class Crew:
         )
 
     def _stop(self) -> None:
-        """Ends what runs, which saves its state; what takes longer than STOP is killed."""
+        """Ends what runs, which saves its state; what takes longer than STOP is killed.
+
+        So it is, too, at a SIGINT in here; a SIGTERM changes nothing any more.
+        """
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         processes = [child.process for child in self._running.values()]
         for process in processes:
             process.terminate()
@@ -183,10 +189,11 @@ def _pinned(cores: Sequence[int]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _termination() -> Iterator[None]:
-    """SIGTERM ends what is in here as Ctrl-C does: by an exception."""
+    """SIGTERM ends what is in here as Ctrl-C does: by an exception. A second one does nothing."""
 
     def end(number: int, frame: Any) -> None:
-        raise Stopped(number)
+        signal.signal(number, signal.SIG_IGN)
+        raise Stopped(number, STOPPED)
 
     old = signal.signal(signal.SIGTERM, end)
     try:

@@ -383,6 +383,7 @@ def test_exit_codes(guarded_end, monkeypatch):
     stopped = 'state saved; the same command goes on\n'
     assert guarded_end(Stopped(15)) == (143, f'SIGTERM: {stopped}')
     assert guarded_end(Stopped(2)) == (130, f'SIGINT: {stopped}')
+    assert guarded_end(Stopped(15, 'its runs were')) == (143, 'SIGTERM: its runs were\n')
     assert guarded_end(KeyboardInterrupt()) == (130, '')
     assert guarded_end(OSError(28, 'No space left on device', '/disk/metrics.jsonl')) == (
         2,

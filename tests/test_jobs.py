@@ -220,7 +220,10 @@ from rank_ssl.jobs import Crew, Job
 child = '''
 import os, pathlib, signal, sys, time
 def save(number, frame):
-    time.sleep(.3)
+    pathlib.Path(sys.argv[1] + ".saving").touch()
+    end = time.monotonic() + float(sys.argv[2])
+    while time.monotonic() < end and not pathlib.Path(sys.argv[1] + ".go").exists():
+        time.sleep(.01)
     pathlib.Path(sys.argv[1] + ".saved").write_text(str(number))
     sys.exit(0)
 signal.signal(signal.SIGTERM, save)
@@ -228,25 +231,73 @@ pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
 time.sleep(60)
 '''
 folder = pathlib.Path(sys.argv[1])
-begin = (sys.executable, '-S', '-c', child)
-made = [Job(n, str(n), (*begin, str(folder / str(n))), folder / f'{n}.log') for n in (1, 2, 3)]
+def job(n):
+    command = (sys.executable, '-S', '-c', child, str(folder / str(n)), sys.argv[2])
+    return Job(n, str(n), command, folder / f'{n}.log')
+made = [job(n) for n in (1, 2, 3)]
 cli.guarded(lambda: Crew([[], []], noun='cell', total=3).run(made))
 """
 
 
+def wait_for(folder: Path, *names: str) -> None:
+    end = time.monotonic() + 60
+    while not all((folder / name).exists() for name in names) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert all((folder / name).exists() for name in names)
+
+
+def stoppable(folder: Path, saves: float) -> subprocess.Popen:
+    """A crew of two whose children have started; they take so many seconds to save, or to go."""
+    command = [sys.executable, '-c', STOPPED, str(folder), str(saves)]
+    parent = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for(folder, '1', '2')
+    return parent
+
+
+def assert_saved_and_gone(folder: Path) -> None:
+    for n in (1, 2):
+        assert (folder / f'{n}.saved').read_text() == str(int(signal.SIGTERM))
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((folder / str(n)).read_text()), 0)
+    assert not (folder / '3').exists()
+
+
 @pytest.mark.parametrize('number, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_children_which_save_their_state(tmp_path, number, code):
-    parent = subprocess.Popen([sys.executable, '-c', STOPPED, str(tmp_path)], cwd=ROOT)
-    end = time.monotonic() + 60
-    while not all((tmp_path / str(n)).exists() for n in (1, 2)) and time.monotonic() < end:
-        time.sleep(0.02)
+    parent = stoppable(tmp_path, 0.3)
     parent.send_signal(number)
-    assert parent.wait(30) == code
+    _, told = parent.communicate(timeout=30)
+    assert parent.returncode == code
+    # Whether a child had a state to save its parent does not know.
+    assert (f'SIGTERM: {jobs.STOPPED}\n' in told) == (number == signal.SIGTERM)
+    assert 'saved' not in told
+    assert_saved_and_gone(tmp_path)
+
+
+@pytest.mark.parametrize('first, code', [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_another_sigterm_leaves_those_that_save_alone(tmp_path, first, code):
+    parent = stoppable(tmp_path, 60)
+    parent.send_signal(first)
+    wait_for(tmp_path, '1.saving', '2.saving')
+    parent.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        parent.wait(0.5)
     for n in (1, 2):
-        assert (tmp_path / f'{n}.saved').read_text() == str(int(signal.SIGTERM))
-        with pytest.raises(ProcessLookupError):
-            os.kill(int((tmp_path / str(n)).read_text()), 0)
-    assert not (tmp_path / '3').exists()
+        (tmp_path / f'{n}.go').touch()
+    parent.communicate(timeout=30)
+    assert parent.returncode == code
+    assert_saved_and_gone(tmp_path)
+
+
+def test_a_sigint_after_a_sigterm_ends_at_once(tmp_path):
+    parent = stoppable(tmp_path, 60)
+    parent.send_signal(signal.SIGTERM)
+    wait_for(tmp_path, '1.saving', '2.saving')
+    parent.send_signal(signal.SIGINT)
+    parent.communicate(timeout=30)
+    assert parent.returncode == 130
+    for n in (1, 2):
+        assert not (tmp_path / f'{n}.saved').exists()
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path, job, monkeypatch):
