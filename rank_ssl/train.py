@@ -37,9 +37,7 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
     known = saved[1] if saved else before
     network, loaded = build_network(config, pixels=known['pixels'] if known else None)
     mesh = parallel.make_mesh()
-    init_key, step_key = jax.random.split(jax.random.key(config.seed))
-    if config.first_step:
-        step_key = jax.random.fold_in(step_key, config.first_step)
+    init_key, step_key = _keys(config)
     params = initial_params(network, loaded, key=init_key, size=config.task.size)
     if before is not None:
         like = {'params': params}
@@ -68,6 +66,14 @@ def create_run(config: Config, workdir: pathlib.Path, splits: Splits) -> Run:
         _go_on(run, *saved)
     run.state = parallel.replicate(run.state, mesh)
     return run
+
+
+def _keys(config: Config) -> tuple[jax.Array, jax.Array]:
+    """Of the initial parameters, and of the steps, which use none of those before `first_step`."""
+    init_key, step_key = jax.random.split(jax.random.key(config.seed))
+    if config.first_step:
+        step_key = jax.random.fold_in(step_key, config.first_step)
+    return init_key, step_key
 
 
 def _before(config: Config, splits: Splits) -> checkpoint.Meta | None:

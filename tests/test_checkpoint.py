@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back bit by bit, and what was damaged is never used."""
 
 import concurrent.futures
+import errno
 import hashlib
 import json
 import os
@@ -494,6 +495,73 @@ def test_an_error_of_a_save_comes_up_at_the_next_call(folder, monkeypatch, next_
         call[next_call]()
     saver.close()
     assert checkpoint.saved_steps(folder) == [1, 2]
+
+
+@pytest.mark.fault(
+    row=4,
+    injected='a file of a checkpoint that cannot be read (permissions, the disk)',
+    outcome='a warning that names it, the step before is used',
+)
+@pytest.mark.parametrize('error', [PermissionError(13, 'Permission denied'), OSError(5, 'I/O')])
+def test_a_file_that_cannot_be_read_is_damage(folder, monkeypatch, capsys, error):
+    real = manifest._sha256
+
+    def read(path: Path) -> str:
+        if path == folder / '2' / 'arrays' / '_METADATA':
+            raise error
+        return real(path)
+
+    monkeypatch.setattr(manifest, '_sha256', read)
+    assert_holds(folder, 1)
+    assert (
+        f'2: arrays/_METADATA cannot be read ({error.strerror}); going' in capsys.readouterr().err
+    )
+
+
+def test_what_is_not_whole_counts_for_nothing_among_those_that_are_kept(folder):
+    (folder / '3').mkdir()  # the run goes on from 2, so this one is damaged
+    saver = checkpoint.Saver(folder, keep=2, start=2)
+    for step in (4, 5):
+        saver.save(step, tree(step), {'number': step})
+    saver.close()
+    assert checkpoint.saved_steps(folder) == [3, 4, 5]
+    saver = checkpoint.Saver(folder, keep=2, start=2)  # now 3 is saved again
+    saver.save(3, tree(3), {'number': 3})
+    saver.close()
+    assert not saver._strays & {3} and manifest.damage(folder / '3') is None
+
+
+def test_a_folder_whose_name_is_no_step_is_left_alone(folder):
+    (folder / '007').mkdir()
+    assert checkpoint.saved_steps(folder) == [1, 2]
+    checkpoint.prune(folder, 1, newest=9)
+    assert checkpoint.saved_steps(folder) == [2] and (folder / '007').exists()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path):
+    (tmp_path / 'checkpoints').touch()
+    with pytest.raises(UserError) as caught:
+        checkpoint.save(tmp_path / 'checkpoints', 3, tree(3), {})
+    folder = tmp_path / 'checkpoints'
+    assert str(caught.value).startswith(f'{folder / "3"}: cannot save 52 bytes (')
+    assert f'): make {folder} a folder and start the same command again' in str(caught.value)
+
+
+@pytest.mark.fault(
+    row=14,
+    injected='a file system that knows no locks',
+    outcome='told as that, not as a workdir in use',
+)
+def test_a_lock_that_cannot_be_had_is_not_taken_for_one_that_is_held(tmp_path, monkeypatch):
+    def refuses(*arguments):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(checkpoint.fcntl, 'flock', refuses)
+    with (
+        pytest.raises(UserError, match='cannot be locked .No locks available.: name a --workdir'),
+        checkpoint.lock(tmp_path),
+    ):
+        pass
 
 
 def test_a_look_at_a_save_does_not_wait_for_it(folder, monkeypatch):

@@ -520,6 +520,29 @@ def test_a_workdir_in_use_is_refused(play, begun):
         play(begun)
 
 
+def test_a_result_is_told_while_the_workdir_is_still_held(tmp_path, monkeypatch, in_process):
+    def told(*arguments):
+        with pytest.raises(UserError, match='is in use by pid'), checkpoint.lock(tmp_path):
+            pass
+
+    monkeypatch.setattr(main, 'run', lambda *a: {})
+    monkeypatch.setattr(main, 'conclude', told)
+    main.main(config_of(CROWD), tmp_path)
+    with checkpoint.lock(tmp_path):
+        pass
+
+
+def test_determinism_is_asked_of_xla_beside_what_was_asked_before(
+    tmp_path, monkeypatch, in_process
+):
+    flags = []
+    monkeypatch.setenv('XLA_FLAGS', '--xla_some=1')
+    monkeypatch.setattr(main, 'run', lambda *a: flags.append(os.environ['XLA_FLAGS']) or {})
+    for asked in (False, True):
+        main.main(config_of(CROWD, deterministic=asked), tmp_path)
+    assert flags == ['--xla_some=1', '--xla_some=1 --xla_gpu_deterministic_ops=true']
+
+
 # A run that is ended.
 
 

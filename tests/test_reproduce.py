@@ -123,10 +123,29 @@ def test_a_field_that_the_first_version_did_not_have_is_no_other_config(tmp_path
     assert not noted(tmp_path)['gone_on_with']
 
 
-def test_what_a_run_starts_from_is_named(smoke_run):
-    first = smoke_run(QUICK).workdir
-    config = Config(task=Crowd(), init_from=str(first))
+@pytest.mark.fault(
+    row=1,
+    injected='a kill in the very first save, then the same workdir with another seed',
+    outcome='reproduce.json is of the run that begins now',
+)
+def test_a_first_save_that_was_killed_is_no_begun_run(tmp_path, monkeypatch):
+    found = facts(git=None, config={}, seed=0)
+    del found['params_sha256']
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: dict(found))
+    reproduce.note(Config(task=Crowd()), tmp_path, None)
+    (tmp_path / 'checkpoints' / '.2.partial').mkdir(parents=True)
+    found['seed'] = 1
+    reproduce.note(Config(task=Crowd()), tmp_path, None)
+    assert noted(tmp_path)['seed'] == 1 and not noted(tmp_path)['gone_on_with']
+
+
+def test_what_a_run_starts_from_is_named(smoke_run, tmp_path):
+    first = Path(shutil.copytree(smoke_run(QUICK).workdir, tmp_path / 'first'))
     (best,) = (first / 'best').iterdir()
+    # One of another step, that no checkpoint names.
+    (first / 'best' / '1').mkdir()
+    (first / 'best' / '1' / 'manifest.json').write_text('{}')
+    config = Config(task=Crowd(), init_from=str(first))
     assert (
         reproduce._init_sha256(config)
         == hashlib.sha256((best / 'manifest.json').read_bytes()).hexdigest()

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from rank_ssl import checkpoint, evidence, loop
+from rank_ssl import checkpoint, evidence, loop, stages
 from rank_ssl.config import Config
 from rank_ssl.errors import Stopped, UserError
 from rank_ssl.tasks.crowd import Crowd
@@ -174,6 +174,18 @@ def test_a_finetuned_run_says_what_its_first_stage_ranked(play, tmp_path):
     first = json.loads((tmp_path / 'run' / 'ranking' / 'result.json').read_text())
     assert (first['labeled_images'], first['unlabeled_images']) == (0, whole['unlabeled_images'])
     assert 'after 2 steps of ranking at 1e-06' in evidence.setting(whole)
+
+
+def test_a_stage_is_left_alone_once_the_next_has_begun(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(stages, 'run_stage', lambda config, folder, *a, **b: ran.append(folder))
+    config = config_of(CROWD, regime='finetune')
+    stages.run_stages(config, tmp_path, None)
+    assert ran == [tmp_path / 'ranking', tmp_path]
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    ran.clear()
+    stages.run_stages(config, tmp_path, None)
+    assert ran == [tmp_path]
 
 
 def test_an_anchor_is_fitted_once_and_has_no_maps(play, tmp_path, capsys):

@@ -4,12 +4,15 @@ import json
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 from rank_ssl import checkpoint, parallel, step, train
+from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from rank_ssl.tasks.crowd import Crowd
 
 
 @pytest.fixture
@@ -64,6 +67,51 @@ def test_a_run_that_has_lost_its_checkpoints_is_not_begun_again(tmp_path):
         f'--workdir={tmp_path} holds a run of 7 steps without a checkpoint: restore its folder '
         'checkpoints from a copy, or use another --workdir'
     )
+
+
+SPLITS = SimpleNamespace(fingerprint='f', unlabeled_fingerprint='u')
+
+
+@pytest.mark.parametrize(
+    'name, modes', [('fingerprint', ['train', 'evaluate']), ('unlabeled_fingerprint', ['train'])]
+)
+def test_other_data_are_refused_where_they_are_read(tmp_path, name, modes):
+    config = Config(task=Crowd())
+    meta = {'config': config.to_dict(), 'data_fingerprint': 'f', 'unlabeled_fingerprint': 'u'}
+    train._check_same_run(config, tmp_path, SPLITS, meta)
+    other = SimpleNamespace(**{**vars(SPLITS), name: 'x'})
+    for mode in ('train', 'evaluate'):
+        config.mode = mode
+        if mode in modes:
+            with pytest.raises(UserError, match=f'trained on other data .{name} [fu], now x.: '):
+                train._check_same_run(config, tmp_path, other, meta)
+        else:
+            train._check_same_run(config, tmp_path, other, meta)
+
+
+def test_steps_after_others_have_random_draws_of_their_own():
+    first, later = (train._keys(Config(task=Crowd(), first_step=n)) for n in (0, 8))
+    (init, step), (init_later, step_later) = (
+        map(jax.random.key_data, first),
+        map(jax.random.key_data, later),
+    )
+    np.testing.assert_array_equal(init, init_later)
+    assert (np.asarray(step) != np.asarray(step_later)).any()
+
+
+@pytest.mark.fault(
+    row=6,
+    injected='a lower max_bad_steps than a run has had bad gradients in a row, which it let pass',
+    outcome='it goes on: only those that come now count',
+)
+def test_bad_gradients_that_an_earlier_start_let_pass_end_no_later_one(run):
+    bad = {'worst_in_a_row': 3, 'bad_in_a_row': 1, 'skipped': 4}
+    run.state = run.state.replace(**{name: jnp.int32(n) for name, n in bad.items()})
+    checkpoint.save(run.workdir / 'checkpoints', 7, run.state, {})
+    meta = {'best': {}, 'last': {}, 'seconds': 1.0, 'images_per_second': 1.0, 'data_position': {}}
+    train._go_on(run, 7, meta)
+    state = run.state
+    assert (state.worst_in_a_row, state.bad_in_a_row, state.skipped) == (1, 1, 4)
 
 
 def test_without_them_there_is_no_result(run):

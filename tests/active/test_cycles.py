@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -247,6 +248,62 @@ def test_a_workdir_of_another_run_is_refused(play, smoke_run, tmp_path, fields, 
     with pytest.raises(UserError) as caught:
         play(workdir, **fields)
     assert message in str(caught.value) and '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('kind, name', [
+    ('labels', 'data_fingerprint'), ('unlabeled images', 'unlabeled_fingerprint'),
+])  # fmt: skip
+def test_a_cycle_on_other_data_is_refused(tmp_path, kind, name):
+    config = config_of(QUICK)
+    now = {'data_fingerprint': 'f', 'unlabeled_fingerprint': 'u'}
+    splits = SimpleNamespace(fingerprint='f', unlabeled_fingerprint='u')
+    found = {'steps': config.steps, 'test/mae': 1.0, 'config': config.to_dict(), **now}
+    path = tmp_path / 'result.json'
+    for written in (found, {n: v for n, v in found.items() if n != 'unlabeled_fingerprint'}):
+        path.write_text(json.dumps(written))
+        assert cycles._finished(config, tmp_path, splits) == written
+    path.write_text(json.dumps({**found, name: 'x'}))
+    with pytest.raises(UserError, match=f'was trained on other {kind}: restore them, or use anoth'):
+        cycles._finished(config, tmp_path, splits)
+
+
+@pytest.mark.parametrize('restart', [False, True])
+def test_weights_are_fixed_where_each_cycle_starts_from_them(tmp_path, restart):
+    config = config_of(QUICK, active__restart=restart)
+    cycles._check_workdir(config, tmp_path)
+    config.model.weights = 'moved.npz'
+    if restart:
+        with pytest.raises(UserError, match='config.model.weights from none to moved.npz'):
+            cycles._check_workdir(config, tmp_path)
+    else:
+        cycles._check_workdir(config, tmp_path)
+
+
+@pytest.mark.parametrize('name', sorted(cycles.FIXED - {'mode'}))
+def test_what_a_plain_run_may_change_is_fixed_in_cycles(tmp_path, name):
+    config = config_of(QUICK)
+    cycles._check_workdir(config, tmp_path)
+    value = config.get(name)
+    other = {bool: not value, str: 'x'}.get(type(value), value if value == 'x' else 77)
+    with pytest.raises(UserError, match=f'config.{name} from {value} to {other}'):
+        cycles._check_workdir(config_of(QUICK, **{name.replace('.', '__'): other}), tmp_path)
+
+
+@pytest.mark.fault(
+    row=1,
+    injected='a kill while the checkpoints of a cycle that is done are deleted',
+    outcome='the next start deletes what is left of them',
+)
+def test_only_the_last_cycle_keeps_its_checkpoints(tmp_path):
+    folders = [tmp_path / f'cycle_{n}' / 'checkpoints' for n in range(3)]
+    for folder in folders:
+        (folder / '4').mkdir(parents=True)
+        (folder / '.2.partial').mkdir()
+    for cycle in range(3):
+        cycles._forget(tmp_path, cycle)
+    assert [sorted(p.name for p in folder.iterdir()) for folder in folders] == [
+        [], [], ['.2.partial', '4'],
+    ]  # fmt: skip
 
 
 def test_labels_that_were_changed_are_found(play, smoke_run, tmp_path):
