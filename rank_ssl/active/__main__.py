@@ -5,9 +5,9 @@
         --into=dataset
 
 The first writes the photos to label, by a finished run's certainty (eq. 15), to
-WORKDIR/to_label/POOL-RULE. The second adds labels, `file,x,y` of persons or `file,score`, to a data
-set: data_prep's points_folder or image_scores. Without --config it is the run's own. Exit codes as
-of rank_ssl.main.
+WORKDIR/to_label/POOL-RULE, or POOL-RULE-2, ... where another list is there. The second adds labels,
+`file,x,y` of persons or `file,score`, to a data set: data_prep's points_folder or image_scores.
+Without --config it is the run's own. Exit codes as of rank_ssl.main.
 """
 
 import os

@@ -112,13 +112,18 @@ def text_of(value: float) -> str:
     return '' if np.isnan(value) else repr(float(value))
 
 
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A table as its file holds it."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
 def write_csv(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Puts the file in place in one step; the other processes go on when it is there."""
     if jax.process_index() == 0:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-        writer.writeheader()
-        writer.writerows(rows)
-        logs.write_text(path, text.getvalue())
+        logs.write_text(path, csv_text(rows))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(str(path.name))

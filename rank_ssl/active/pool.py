@@ -1,6 +1,7 @@
 """A person's own photos: a finished run says which of them to label next."""
 
 import contextlib
+import itertools
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from rank_ssl import checkpoint, parallel, plots
-from rank_ssl.active.acquired import text_of, write_csv
+from rank_ssl.active.acquired import csv_text, text_of, write_csv
 from rank_ssl.active.measures import Measures
 from rank_ssl.active.photos import Photos, prepare, show, without
 from rank_ssl.active.rules import RANKING, RULES, Question, certainty_of, chosen, tied_at_cut
@@ -46,8 +47,9 @@ def ask(
 ) -> pathlib.Path:
     """Writes which photos of a folder to label first, and returns where: WORKDIR/to_label/...
 
-    to_label.csv holds the `count` first, all.csv all of them, sheet.png small pictures. Photos that
-    `skip`, a table with a column `file`, names are left out. Raises UserError.
+    to_label.csv holds the `count` first, all.csv all of them, sheet.png small pictures; no other
+    list is overwritten. Photos that `skip`, a table with a column `file`, names are left out.
+    Raises UserError.
     """
     trained = load_trained(config, run_folder(workdir))
     records = without(prepare(config, workdir, folder), skip)
@@ -73,14 +75,38 @@ def ask(
         certainty = certainty_of(measured.differences)
     order = chosen(values, len(photos), rng)
     rows = _rows(photos.names, order, certainty, values, predicted)
-    target = workdir / 'to_label' / f'{folder.resolve().name}-{rule}'
+    tables = {'to_label.csv': rows[:count], 'all.csv': rows}
+    target = free_folder(workdir / 'to_label' / f'{folder.resolve().name}-{rule}', tables)
     target.mkdir(parents=True, exist_ok=True)
-    write_csv(target / 'to_label.csv', rows[:count])
-    write_csv(target / 'all.csv', rows)
+    for name, lines in tables.items():
+        write_csv(target / name, lines)
     figure = _sheet(config.task, records, order[:count], rows, rule)
     plots.save(figure, target / 'sheet.png')
     _say(target, count, tied_at_cut(values, order[:count]), certainty)
     return target
+
+
+def free_folder(
+    folder: pathlib.Path, tables: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> pathlib.Path:
+    """The first of FOLDER, FOLDER-2, FOLDER-3, ... that holds no other list than these tables.
+
+    Raises UserError for what cannot be read.
+    """
+    texts = {name: csv_text(rows).encode() for name, rows in tables.items()}
+    numbered = (folder.with_name(f'{folder.name}-{n}') for n in itertools.count(2))
+    places = itertools.chain([folder], numbered)
+    return next(p for p in places if not any(_other(p / name, texts[name]) for name in texts))
+
+
+def _other(path: pathlib.Path, text: bytes) -> bool:
+    """Whether something else than these bytes is there."""
+    try:
+        return path.read_bytes() != text
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise UserError(f'{path} cannot be read ({error.strerror}): move it away') from None
 
 
 def _rows(names: Sequence[str], order: np.ndarray, *columns: np.ndarray) -> list[dict[str, Any]]:

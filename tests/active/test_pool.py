@@ -181,6 +181,44 @@ def test_photos_that_a_table_names_are_left_out(workdir, photos, tmp_path, capsy
         without(records, tmp_path / 'nope.csv')
 
 
+def test_a_list_that_is_there_is_never_overwritten(workdir, photos, capsys):
+    def ask(skip=None):
+        config = restore.config_of(workdir)
+        target = pool.ask(config, workdir, photos, count=1, rule='kcenter', skip=skip)
+        assert f'photos to label: {target / "to_label.csv"}\n' in capsys.readouterr().out
+        return target
+
+    folder = workdir / 'to_label' / 'my photos-kcenter'
+    shutil.rmtree(folder, ignore_errors=True)
+    lists = [ask()]
+    lists.append(ask(skip=lists[0] / 'to_label.csv'))
+    assert [path.name for path in lists] == [folder.name, f'{folder.name}-2']
+    first, second = (rows(path / 'to_label.csv')[0]['file'] for path in lists)
+    assert first != second and ask() == folder
+    scored = f'file,score\n{first},3\n'
+    (folder / 'to_label.csv').write_text(scored, encoding='utf-8')
+    assert ask() == ask() == folder.with_name(f'{folder.name}-3')
+    assert (folder / 'to_label.csv').read_text(encoding='utf-8') == scored
+
+
+def test_the_folder_of_a_list_is_free_where_both_tables_are_its_own(tmp_path):
+    one, two = [{'file': 'a.jpg'}], [{'file': 'a.jpg'}, {'file': 'b.jpg'}]
+    folder = tmp_path / 'photos-certainty'
+
+    def free(**tables):
+        return pool.free_folder(folder, {f'{name}.csv': rows for name, rows in tables.items()})
+
+    assert free(first=one, all=two) == folder
+    folder.mkdir()
+    (folder / 'first.csv').write_bytes(b'file\na.jpg\n')
+    assert free(first=one, all=two) == folder  # a command that was stopped in between
+    (folder / 'all.csv').write_bytes(b'file\na.jpg\nc.jpg\n')
+    assert free(first=one, all=two) == tmp_path / 'photos-certainty-2'
+    (tmp_path / 'photos-certainty-2').write_text('')
+    with pytest.raises(UserError, match=r'first\.csv cannot be read \(Not a dir.*\): move it away'):
+        free(first=one, all=two)
+
+
 @pytest.fixture(scope='module')
 def quality():
     """An image quality config of the smoke form."""
