@@ -23,6 +23,8 @@ CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'An experiment file, arguments behind a colon: experiments/NAME.py:a,b'
 )
 WORKDIR = flags.DEFINE_string('workdir', None, 'Where checkpoints, metrics and figures go.')
+# Fields that only say where things lie: a run that is run again may find them elsewhere.
+PLACES = ('data.manual_dir', 'data.data_dir', 'data.unlabeled_dirs', 'model.weights')
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +37,8 @@ def start(
 ) -> None:
     """Runs `main(config, workdir)` as a program of that name; exit codes as in `rank_ssl.main`.
 
-    A flag `instead` may stand in place of --config: `config_of()` then gives the config.
+    A flag `instead` may stand in place of --config: `config_of()` then gives the config, and
+    --config.FIELD=VALUE may be set of PLACES.
     """
 
     def parse(argv: Sequence[str]) -> list[str]:
@@ -44,6 +47,9 @@ def start(
     def run(argv: Sequence[str]) -> None:
         def checked() -> None:
             config = config_of()
+            for word in argv[1:]:
+                path, _, text = word.partition('=')
+                config.set(path, text)
             config.check()
             main(config, make_workdir(WORKDIR.value or ''))
 
@@ -55,7 +61,10 @@ def start(
 
 
 def parse_flags(argv: Sequence[str], *, program: str, instead: str = '') -> list[str]:
-    """absl's flags, with each mistake as a UserError of one line."""
+    """absl's flags, with each mistake as a UserError of one line.
+
+    Returns the program's name and, beside `instead`, FIELD=VALUE of the fields that are set.
+    """
     argv = flags.FLAGS.read_flags_from_files(list(argv), force_gnu=False)
     if instead and typed(argv, instead):
         return _parse_instead(argv, instead)
@@ -100,17 +109,28 @@ def parse_flags(argv: Sequence[str], *, program: str, instead: str = '') -> list
 
 def _parse_instead(argv: list[str], instead: str) -> list[str]:
     """The flags of a command whose config is not an experiment file's."""
-    if ''.join(typed(argv, 'config')) or any(re.match('--?config\\.', word) for word in argv):
+    if ''.join(typed(argv, 'config')):
         raise UserError(f'--{instead} has a config of its own: leave --config out')
+    places = flags.FlagValues()
+    places.set_gnu_getopt()  # the other flags may stand anywhere
+    for name in PLACES:
+        flags.DEFINE_string(f'config.{name}', None, '', flag_values=places)
     if not ''.join(typed(argv, 'workdir')):
         raise UserError('--workdir is missing: name a new folder for the second run')
     try:
+        argv = places(argv, known_only=True)
+        if other := typed_fields(argv):
+            raise UserError(
+                f'{other[0]}: --{instead} has a config of its own; beside it only where things lie '
+                f'may be set: config.{", config.".join(PLACES)}'
+            )
         rest = flags.FLAGS(argv)
     except flags.Error as error:
         raise UserError(_of_flag(error)) from error
     if rest[1:]:
         raise UserError(f'{rest[1]} is no flag; --{instead} takes a file and --workdir a folder')
-    return rest
+    values = {name: places[f'config.{name}'].value for name in PLACES}
+    return [*rest, *(f'{name}={value}' for name, value in values.items() if value is not None)]
 
 
 def typed(argv: Sequence[str], flag: str) -> list[str]:

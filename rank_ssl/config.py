@@ -302,6 +302,16 @@ class Config:
             value = getattr(value, name)
         return value
 
+    def set(self, path: str, text: str) -> None:
+        """Gives a dotted field the value that a text says, of the type that it has.
+
+        Raises AttributeError where there is no such field, ValueError where the text is none of it.
+        """
+        parent, _, name = path.rpartition('.')
+        holder = self.get(parent) if parent else self
+        kind = type(getattr(holder, name))
+        setattr(holder, name, text.lower() in ('true', '1') if kind is bool else kind(text))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values, as config.json holds them; the task carries its class's name."""
         fields = json.loads(json.dumps(dataclasses.asdict(self)))

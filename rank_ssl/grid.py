@@ -74,17 +74,13 @@ class Cell:
         made = copy.deepcopy(base)
         for field in self._all_fields():
             path, _, text = field.removeprefix('--config.').partition('=')
-            parent, _, name = path.rpartition('.')
             try:
-                holder = made.get(parent) if parent else made
-                kind = type(getattr(holder, name))
-                value = text.lower() in ('true', '1') if kind is bool else kind(text)
+                made.set(path, text)
             except (AttributeError, ValueError):
                 raise UserError(
                     f'{field} of --arms={self.arm} is no field of the config, or of another type: '
                     'mend it'
                 ) from None
-            setattr(holder, name, value)
         return made
 
     def config(self, base: Config) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
     python -m rank_ssl.main --reproduce=DIR/reproduce.json --workdir=NEW
 
-runs an earlier run again and says whether the final parameters are the same bits. Exit codes: 0
-done (also where nothing was left to do), 1 they are not, 2 a mistake that one line explains, 143
-after SIGTERM, 130 after SIGINT and 129 after SIGHUP, when the state has been saved (with several
-processes 143 in all of them after a signal to any), and 130 after a second SIGINT, which saves
-nothing.
+runs an earlier run again, also where its data and weights lie elsewhere (cli.PLACES), and says
+whether the final parameters are the same bits. Exit codes: 0 done (also where nothing was left to
+do), 1 they are not, 2 a mistake that one line explains, 143 after SIGTERM, 130 after SIGINT and 129
+after SIGHUP, when the state has been saved (with several processes 143 in all of them after a
+signal to any), and 130 after a second SIGINT, which saves nothing.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def run(config: Config, workdir: pathlib.Path) -> dict[str, Any]:
     command, again = cli.config_words(sys.argv), None
     if REPRODUCE.value:
         first = reproduce.read(REPRODUCE.value)[1]
-        command, again = first.get('command', []), first['params_sha256']
+        command, again = first.get('command', []) + command, first['params_sha256']
         reproduce.check_new(workdir, again)
     with _first_process_first():
         prepared = data.prepare(config, str(workdir))

@@ -1,6 +1,7 @@
 """reproduce.json: what it names, and a second run of it."""
 
 import hashlib
+import importlib
 import json
 import re
 import shutil
@@ -9,9 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
-from rank_ssl import reproduce
-from rank_ssl.config import Config
+from rank_ssl import cli, reproduce
+from rank_ssl.config import Config, Data
 from rank_ssl.errors import UserError
 from rank_ssl.tasks.crowd import Crowd
 
@@ -27,11 +30,14 @@ def noted(workdir: Path) -> dict:
 @pytest.mark.parametrize('experiment', [QUICK, pytest.param(ACTIVE, marks=pytest.mark.slow)])
 def test_a_run_again_has_the_same_bits(smoke_run, run_main, tmp_path, experiment):
     first = smoke_run(experiment).workdir
-    again = run_main([f'--reproduce={first / "reproduce.json"}', f'--workdir={tmp_path / "new"}'])
+    words = [f'--reproduce={first / "reproduce.json"}', f'--workdir={tmp_path / "new"}']
+    place = f'--config.data.data_dir={tmp_path / "data"}'
+    again = run_main([*words, place])
     assert again.returncode == 0, again.stderr
     assert 'final parameters: the same bits (' in again.stdout
     one, two = noted(first), noted(tmp_path / 'new')
     assert one['params_sha256'] == two['params_sha256']
+    assert two['command'] == [*one['command'], place] and (tmp_path / 'data').is_dir()
     result = json.loads((tmp_path / 'new' / 'result.json').read_text())
     assert result['params_sha256'] == two['params_sha256']
 
@@ -236,7 +242,7 @@ def test_a_run_that_has_not_ended_cannot_be_compared_with(smoke_run, tmp_path):
     'arguments, message',
     [
         (['--config=experiments/quickstart.py'], 'has a config of its own: leave --config out'),
-        (['--config.seed=3'], 'has a config of its own: leave --config out'),
+        (['--config.seed=3'], '--config.seed=3: --reproduce has a config of its own; beside it'),
         (['junk'], 'junk is no flag; --reproduce takes a file and --workdir a folder'),
         (['--workdir='], '--workdir is missing: name a new folder for the second run'),
     ],
@@ -248,6 +254,36 @@ def test_mistakes_of_the_command(run_main, tmp_path, arguments, message):
     done = run_main(words)
     assert done.returncode == 2 and message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_beside_reproduce_only_places_may_be_set():
+    importlib.import_module('rank_ssl.main')  # defines the flag
+
+    def parsed(*words):
+        argv = ['main.py', '--workdir', 'data.data_dir', '--reproduce=x.json', *words]
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            return cli.parse_flags(argv, program='rank_ssl.main', instead='reproduce')
+
+    assert parsed() == ['main.py']
+    words = ('--config.model.weights=', '--config.data.unlabeled_dirs', 'a b,c=d', '--process=1')
+    assert parsed(*words) == ['main.py', 'data.unlabeled_dirs=a b,c=d', 'model.weights=']
+    for word in ('--config.data.part=B', '--noconfig.data.allow_partial', '--config.data.fold'):
+        with pytest.raises(UserError, match=f'{word}: .* of its own; .*config.data.data_dir'):
+            parsed('--config.data.manual_dir=D', word)
+    with pytest.raises(UserError, match='Missing value for flag --config.data.manual_dir'):
+        parsed('--config.data.manual_dir')
+
+
+def test_a_run_is_run_again_on_data_that_lie_elsewhere(run_main, tmp_path):
+    """It gets as far as the data of the other folder, which are not there."""
+    config = Config(task=Crowd(), data=Data(dataset='shanghaitech', manual_dir='/gone'))
+    path = tmp_path / 'reproduce.json'
+    path.write_text(json.dumps({'config': config.to_dict(), 'params_sha256': 'a' * 64}))
+    words = [f'--reproduce={path}', f'--config.data.manual_dir={tmp_path}']
+    done = run_main([*words, f'--workdir={tmp_path / "new"}'])
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'error: shanghaitech part_A is not in {tmp_path};')
 
 
 def test_the_revision_is_that_of_the_code():
