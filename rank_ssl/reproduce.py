@@ -33,12 +33,19 @@ NEEDED = {
     'processes': 'another topology',
     'cores': 'another topology',
     'xla_flags': 'other compiler flags',
+    'jax_config': 'other settings of jax',
     'data_fingerprint': 'other data',
     'unlabeled_fingerprint': 'other unlabeled data',
     'weights_sha256': 'other pretrained weights',
     'init_sha256': 'other parameters to start from',
     'seed': 'another seed',
 }
+# Settings of jax, from its JAX_... variables, that change what a step computes.
+SETTINGS = (
+    'jax_enable_x64', 'jax_default_prng_impl', 'jax_threefry_partitionable',
+    'jax_random_seed_offset', 'jax_default_matmul_precision', 'jax_disable_jit',
+    'jax_disable_most_optimizations', 'jax_optimization_level', 'jax_exec_time_optimization_effort',
+)  # fmt: skip
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -65,7 +72,7 @@ def note(
         if now[name] is None:
             now[name] = noted.get(name)  # a run that goes on does not read them
     free = ('command', 'again', 'git')
-    changed = {n: v for n, v in now.items() if n not in free and v != noted.get(n)}
+    changed = {n: v for n, v in now.items() if n not in free and v != _noted(noted, n, v)}
     if not since(noted.get('config') or {}, config):
         changed.pop('config', None)
     if 'config' in changed:
@@ -112,6 +119,7 @@ def facts(config: Config, splits: Splits) -> dict[str, Any]:
         # A CPU's sums are split over its threads; of an accelerator they are no part.
         'cores': len(jobs.usable_cores()) if device.platform == 'cpu' else None,
         'xla_flags': os.environ.get('XLA_FLAGS', ''),
+        'jax_config': {name: jax.config.values.get(name) for name in SETTINGS},
         'data_fingerprint': splits.fingerprint,
         'unlabeled_fingerprint': splits.unlabeled_fingerprint,
         'weights_sha256': _weights_sha256(config),
@@ -156,7 +164,7 @@ def verdict(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, 
     changed = [
         f'{words}: {_words(name, first.get(name), second.get(name))}'
         for name, words in NEEDED.items()
-        if first.get(name) != second.get(name)
+        if _noted(first, name, second.get(name)) != second.get(name)
     ]
     lines += changed
     if first.get('git') != second.get('git'):
@@ -166,6 +174,11 @@ def verdict(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[bool, 
     if not same and len(lines) == 1:
         lines.append('versions, device, topology and data are the same: this should not be')
     return same, lines
+
+
+def _noted(noted: Mapping[str, Any], name: str, now: Any) -> Any:
+    """What was noted; the settings of jax, which older files lack, are taken for those of now."""
+    return noted.get(name, now if name == 'jax_config' else None)
 
 
 def _words(name: str, first: Any, second: Any) -> str:

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import pytest
 from absl import flags
 from absl.testing import flagsaver
@@ -174,6 +176,34 @@ def test_the_verdict_in_words():
         'other data: data_fingerprint x before, now y',
         'the first run was gone on with other devices',
     ]
+
+
+def test_other_settings_of_jax_are_told():
+    config = Config(task=Crowd())
+    config.model.weights = 'none'
+    splits = SimpleNamespace(fingerprint='f', unlabeled_fingerprint='')
+    first = reproduce.facts(config, splits) | {'params_sha256': 'a' * 64}
+    with jax.enable_x64(True), jax.default_prng_impl('rbg'):
+        second = reproduce.facts(config, splits) | {'params_sha256': 'b' * 64}
+    _, (_, *told) = reproduce.verdict(first, second)
+    assert told == [
+        'other settings of jax: jax_default_prng_impl threefry2x32 before, now rbg, '
+        'jax_enable_x64 False before, now True'
+    ]
+    assert json.loads(json.dumps(first)) == first
+    assert set(reproduce.SETTINGS) <= set(jax.config.values)
+
+
+def test_a_file_of_before_the_settings_of_jax_is_not_told_as_different(tmp_path, monkeypatch):
+    older = facts()
+    del older['jax_config']
+    assert reproduce.verdict(older, facts())[1][1:] == []
+    now = facts(git=None, config={})
+    monkeypatch.setattr(reproduce, 'facts', lambda *_: dict(now))
+    (tmp_path / 'checkpoints' / '2').mkdir(parents=True)
+    (tmp_path / 'reproduce.json').write_text(json.dumps(older | {'gone_on_with': [], 'config': {}}))
+    reproduce.note(Config(task=Crowd()), tmp_path, None)
+    assert noted(tmp_path)['gone_on_with'] == []
 
 
 def test_a_run_that_goes_on_elsewhere_says_so(tmp_path, monkeypatch):
