@@ -6,11 +6,12 @@ at the end.
 
 import contextlib
 import hashlib
+import json
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -46,6 +47,12 @@ SETTINGS = (
     'jax_random_seed_offset', 'jax_default_matmul_precision', 'jax_disable_jit',
     'jax_disable_most_optimizations', 'jax_optimization_level', 'jax_exec_time_optimization_effort',
 )  # fmt: skip
+# What the values that a second run uses must be, and that in words.
+SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'params_sha256': (lambda value: isinstance(value, str), 'a hash'),
+    'command': (lambda value: _list_of(str, value), 'a list of words'),
+    'gone_on_with': (lambda value: _list_of(dict, value), 'a list of objects'),
+}
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -143,7 +150,15 @@ def read(path: str) -> tuple[Config, dict[str, Any]]:
             f'--reproduce={path} is of a run that has not ended: there are no parameters to '
             'compare with; go on with it first'
         )
+    for name, (right, rule) in SHAPES.items():
+        if name in noted and not right(noted[name]):
+            text = json.dumps(noted[name])[:40]
+            raise UserError(f'--reproduce={path}: {name}={text} must be {rule}: {cure}')
     return config, noted
+
+
+def _list_of(kind: type, value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
 
 
 def tell(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:

@@ -242,6 +242,30 @@ def test_a_file_that_cannot_be_reproduced(tmp_path, text, message):
     assert message in str(caught.value) and '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    'name, value, rule',
+    [
+        ('params_sha256', 5, '5 must be a hash'),
+        ('params_sha256', ['a'], r'\["a"\] must be a hash'),
+        ('gone_on_with', 3, '3 must be a list of objects'),
+        ('gone_on_with', [3], r'\[3\] must be a list of objects'),
+        ('gone_on_with', None, 'null must be a list of objects'),
+        ('command', 5, '5 must be a list of words'),
+        ('command', 'abc', '"abc" must be a list of words'),
+        ('command', ['a', 5], r'\["a", 5\] must be a list of words'),
+    ],
+)
+def test_a_value_of_another_kind_is_told_before_training(tmp_path, name, value, rule):
+    path = tmp_path / 'reproduce.json'
+    whole = facts(config=Config(task=Crowd()).to_dict(), command=['--config=x'], gone_on_with=[{}])
+    path.write_text(json.dumps(whole))
+    assert reproduce.read(str(path))[1] == whole
+    path.write_text(json.dumps(whole | {name: value}))
+    with pytest.raises(UserError, match=f'{name}={rule}: name the reproduce.json of a') as caught:
+        reproduce.read(str(path))
+    assert '\n' not in str(caught.value)
+
+
 @pytest.mark.fault(
     row=4,
     injected='reproduce.json of a run damaged before it goes on and before it ends',
