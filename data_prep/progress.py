@@ -12,6 +12,8 @@ TERMINAL_INTERVAL = 0.2
 
 def emit(text: str, *, end: str = '\n') -> None:
     """Text on stderr, where somebody still reads it: a closed pipe ends no preparation."""
+    if sys.stderr is None:  # closed from the start: print would take stdout
+        return
     with contextlib.suppress(OSError):
         print(text, end=end, file=sys.stderr, flush=True)
 
@@ -23,7 +25,7 @@ class Progress:
         self.label = label
         self.total = total
         self.done = 0
-        self.terminal = sys.stderr.isatty()
+        self.terminal = sys.stderr is not None and sys.stderr.isatty()
         self.start = self.last = time.monotonic()
 
     def step(self) -> None:

@@ -73,6 +73,14 @@ def test_a_prepared_set_is_returned_fast_and_without_heavy_imports(run, tmp_path
     assert time.monotonic() - start < 1.5
 
 
+def test_closed_stderr_ends_no_preparation_and_leaves_stdout_to_the_path(run, monkeypatch):
+    with monkeypatch.context() as context:
+        context.setattr(sys, 'stderr', None)
+        code, out, _ = run(*DRAWN)
+        assert code == 0 and out.count('\n') == 1 and pathlib.Path(out.strip()).is_dir()
+        assert run('nope')[:2] == (2, '')
+
+
 def test_a_damaged_copy_is_made_anew(run):
     path = pathlib.Path(run(*DRAWN)[1].strip())
     shard = next(path.glob('*train*'))
