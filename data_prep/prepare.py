@@ -10,11 +10,14 @@ takes any image it finds (image_folder, ladders) asks for --manual_dir.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import os
 import pathlib
+import re
 import signal
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from data_prep import source as sources
@@ -42,13 +45,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--tiny_dir', help='folder for --tiny: new, empty or made by --tiny')
     for option in ('seed', 'train', 'test'):
         parser.add_argument(f'--{option}', type=int, help='of a set that is drawn')
+    # What the program that runs this one puts before their names, so that it takes the told cure.
+    parser.add_argument('--flags', default='', help=argparse.SUPPRESS)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command and returns its exit code: 0, or 2 for a person's mistake."""
     try:
-        print(prepare(parse(argv)), flush=True)
+        args = parse(argv)
+        with _as_flags_of(args.flags):
+            print(prepare(args), flush=True)
         return 0
     except UserError as error:
         first, *rest = str(error).splitlines()
@@ -59,6 +66,17 @@ def main(argv: list[str] | None = None) -> int:
         fault = f'{error.filename or "system"}: {error.strerror or error}'
         say(f'error: {": ".join(filter(None, [fault, cure]))}')
         return 2
+
+
+@contextlib.contextmanager
+def _as_flags_of(start: str) -> Iterator[None]:
+    """A mistake's first line names flags as the program that runs this one has them."""
+    try:
+        yield
+    except UserError as error:
+        first, *rest = str(error).splitlines()
+        first = re.sub('--(on_bad=skip|allow_partial|data_dir:)', rf'--{start}\1', first)
+        raise UserError('\n'.join([first, *rest])) from error
 
 
 def prepare(args: argparse.Namespace) -> pathlib.Path:

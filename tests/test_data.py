@@ -461,6 +461,20 @@ def test_what_the_preparation_refuses_is_said_once(tmp_path, capfd):
     assert str(tmp_path) in capfd.readouterr().err
 
 
+@pytest.mark.parametrize('given, flags', [({}, 'config.data.'), ({'flags': ''}, '')])
+def test_the_preparation_knows_how_flags_begin(monkeypatch, tmp_path, given, flags):
+    commands = []
+
+    def run(command, **options):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, 2, stdout='')
+
+    monkeypatch.setattr(subprocess, 'run', run)
+    with pytest.raises(data.PreparationRefused):
+        data.prepare(make_config(), str(tmp_path), **given)
+    assert f'--flags={flags}' in commands[0]
+
+
 @pytest.mark.parametrize('code, out', [(1, ''), (-9, 'path'), (0, '')])
 def test_a_preparation_that_breaks_is_named_with_its_command(monkeypatch, tmp_path, code, out):
     done = subprocess.CompletedProcess([], code, stdout=out)

@@ -71,7 +71,7 @@ def prepare(config: Config, workdir: pathlib.Path, folder: pathlib.Path) -> Reco
     )
     # What is evaluated reads no unlabeled folder.
     prepared, _ = data.prepare(
-        dataclasses.replace(config, mode='evaluate', data=alone), str(workdir)
+        dataclasses.replace(config, mode='evaluate', data=alone), str(workdir), flags=''
     )
     if (found := pathlib.Path(prepared.report['source'])) != folder.absolute():
         raise UserError(f'--pool={folder} has a folder {found.name} that is read alone: rename it')

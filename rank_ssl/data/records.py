@@ -57,31 +57,41 @@ class Prepared:
         return Records([source], [(0, int(row)) for row in rows])
 
 
-def prepare(config: Config, workdir: str) -> tuple[Prepared, list[Prepared]]:
+def prepare(
+    config: Config, workdir: str, *, flags: str = 'config.data.'
+) -> tuple[Prepared, list[Prepared]]:
     """The data set of a config and its unlabeled folders, prepared first where they are not.
 
-    `data_prep` runs as a process of its own; its progress goes to stderr. Raises UserError with
-    its message where it fails.
+    `data_prep` runs as a process of its own; its progress goes to stderr, and its cures name flags
+    that begin with `flags`. Raises UserError with its message where it fails.
     """
     data = config.data
-    main = _prepare(data, data.dataset, workdir, manual_dir=data.manual_dir, part=data.part)
+    make = functools.partial(_prepare, data, workdir=workdir, flags=flags)
+    main = make(data.dataset, manual_dir=data.manual_dir, part=data.part)
     named = list(filter(None, map(str.strip, data.unlabeled_dirs.split(','))))
     name = data.unlabeled_set
     ranks = config.needs_unlabeled and config.mode != 'evaluate'
     if not ranks or not (named or name != 'image_folder'):
         return main, []
     if named:
-        return main, [_prepare(data, name, workdir, manual_dir=f, tiny=False) for f in named]
+        return main, [make(name, manual_dir=f, tiny=False) for f in named]
     if name == 'ladders' and not data.tiny:
         raise UserError(
             'config.data.unlabeled_set=ladders reads folders of pristine images: name them in '
             'config.data.unlabeled_dirs'
         )
-    return main, [_prepare(data, name, workdir, manual_dir=data.manual_dir)]
+    return main, [make(name, manual_dir=data.manual_dir)]
 
 
 def _prepare(
-    data: Data, name: str, workdir: str, *, manual_dir: str, part: str = '', tiny: bool = True
+    data: Data,
+    name: str,
+    *,
+    workdir: str,
+    flags: str,
+    manual_dir: str,
+    part: str = '',
+    tiny: bool = True,
 ) -> Prepared:
     command = [sys.executable, '-m', 'data_prep.prepare', name, f'--on_bad={data.on_bad}']
     data_dir = data.data_dir
@@ -94,7 +104,9 @@ def _prepare(
     options = {'part': part, 'manual_dir': manual_dir, 'data_dir': data_dir}
     command += [f'--{option}={value}' for option, value in options.items() if value]
     command += ['--allow_partial'] if data.allow_partial else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=None, text=True, check=False)
+    done = subprocess.run(
+        [*command, f'--flags={flags}'], stdout=subprocess.PIPE, stderr=None, text=True, check=False
+    )
     if done.returncode == 2:
         raise PreparationRefused
     if done.returncode != 0 or not done.stdout.strip():

@@ -27,6 +27,7 @@ from rank_ssl.data import CertaintySets
 from rank_ssl.errors import UserError
 from rank_ssl.models.build import build_network
 from rank_ssl.models.network import init_params
+from rank_ssl.tasks.crowd import Crowd
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 QUICK = 'quickstart.py:smoke'
@@ -217,6 +218,16 @@ def test_the_folder_of_a_list_is_free_where_both_tables_are_its_own(tmp_path):
     (tmp_path / 'photos-certainty-2').write_text('')
     with pytest.raises(UserError, match=r'first\.csv cannot be read \(Not a dir.*\): move it away'):
         free(first=one, all=two)
+
+
+def test_a_bad_photo_is_told_with_the_flag_of_this_program(tmp_path, capfd):
+    (tmp_path / 'set').mkdir()
+    (tmp_path / 'set' / 'a.jpg').write_bytes(b'')
+    config = Config(task=Crowd())
+    config.data.data_dir = str(tmp_path / 'data')
+    with pytest.raises(data.PreparationRefused):
+        prepare(config, tmp_path, tmp_path / 'set')
+    assert 'leave them out with --on_bad=skip\n' in capfd.readouterr().err
 
 
 @pytest.fixture(scope='module')

@@ -77,6 +77,8 @@ def test_a_bad_image_is_an_error_or_skipped(tmp_path, run, read_back, picture, c
     code, out, err = run('image_folder', f'--manual_dir={folder}')
     assert code == 2 and out == ''
     assert '1 file is unusable' in err and '--on_bad=skip' in err and f'{folder}/b.jpg: ' in err
+    err = run('image_folder', f'--manual_dir={folder}', '--flags=config.data.')[2]
+    assert 'leave them out with --config.data.on_bad=skip\n' in err
     code, out, err = run('image_folder', f'--manual_dir={folder}', '--on_bad=skip')
     assert code == 0 and f'skipped: {folder}/b.jpg' in err
     record, splits = read_back(out.strip())

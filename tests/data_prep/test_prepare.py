@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
+from data_prep import progress, store
 from data_prep import source as sources
-from data_prep import store
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 DRAWN = ('synthetic_crowd', '--train=3', '--test=2')
@@ -74,11 +75,10 @@ def test_a_prepared_set_is_returned_fast_and_without_heavy_imports(run, tmp_path
 
 
 def test_closed_stderr_ends_no_preparation_and_leaves_stdout_to_the_path(run, monkeypatch):
-    with monkeypatch.context() as context:
-        context.setattr(sys, 'stderr', None)
-        code, out, _ = run(*DRAWN)
-        assert code == 0 and out.count('\n') == 1 and pathlib.Path(out.strip()).is_dir()
-        assert run('nope')[:2] == (2, '')
+    monkeypatch.setattr(progress, 'sys', types.SimpleNamespace(stderr=None))
+    code, out, err = run(*DRAWN)
+    assert code == 0 and out.count('\n') == 1 and pathlib.Path(out.strip()).is_dir()
+    assert run('nope') == (2, '', '')
 
 
 def test_a_damaged_copy_is_made_anew(run):
@@ -235,6 +235,8 @@ def test_a_partial_copy_stands_in_only_if_allowed(run, prepared_once, tmp_path):
     record_path.write_text(json.dumps({**record, 'partial': True}))
     code, _, err = run('shanghaitech')
     assert code == 2 and 'the prepared copy is partial, --allow_partial takes it' in err
+    code, _, err = run('shanghaitech', '--flags=config.data.')
+    assert code == 2 and 'is partial, --config.data.allow_partial takes it' in err
     assert run('shanghaitech', '--allow_partial')[:2] == (0, prepared_once)
 
 
