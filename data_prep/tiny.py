@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import shutil
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +15,7 @@ from rank_ssl.errors import UserError
 
 SHAPES = ((64, 96), (72, 96), (64, 80))  # (H, W) px
 SPLITS = ('train', 'test')
+DAMAGED = 'damaged'
 MAT_TEXT = 116  # bytes of free text that a .mat file starts with; scipy writes the date there
 
 
@@ -34,9 +38,9 @@ def write(
 ) -> None:
     """Writes the set's tiny version into a new or empty folder; one written before alike is kept.
 
+    It is made beside the folder and renamed when whole; one whose marker is damaged is made again.
     Raises UserError for a folder with other content, so that made images never mix with real ones.
     """
-    marker = folder / TINY_MARKER
     wanted = {
         'name': source.name,
         'version': source.version,
@@ -44,15 +48,40 @@ def write(
         'seed': seed,
         **sizes(count),
     }
-    if marker.is_file() and json.loads(marker.read_text()) == wanted:
+    there = _marked(folder / TINY_MARKER)
+    if there == wanted:
         return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if there != DAMAGED and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             f'--tiny_dir={folder} must be new, empty or hold this same tiny set; name another'
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    source.write_tiny(folder, config=config, count=count, seed=seed)
-    marker.write_text(json.dumps(wanted))
+    folder = folder.resolve()  # it may have been named by a link, or by '.'
+    partial = folder.with_name(f'.{folder.name}.partial')
+    shutil.rmtree(partial, ignore_errors=True)  # of a killed process
+    try:
+        if there == DAMAGED:
+            # Renamed first: a kill in the middle leaves no folder without its marker.
+            folder.rename(partial)
+            shutil.rmtree(partial)
+        partial.mkdir(parents=True)
+        source.write_tiny(partial, config=config, count=count, seed=seed)
+        with (partial / TINY_MARKER).open('w', encoding='utf-8') as file:
+            file.write(json.dumps(wanted))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _marked(marker: pathlib.Path) -> Any:
+    """What the marker of a folder says; None where there is none, DAMAGED where it is cut off."""
+    if not marker.is_file():
+        return None
+    try:
+        return json.loads(marker.read_text(encoding='utf-8'))
+    except ValueError:
+        return DAMAGED
 
 
 def crowd(*, count: int, seed: int) -> dict[str, list[tuple[bytes, np.ndarray]]]:

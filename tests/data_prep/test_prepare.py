@@ -176,6 +176,64 @@ def test_tiny_images_never_mix_with_others(run, tmp_path):
     assert run('image_folder', '--tiny=5', f'--tiny_dir={tiny}')[0] == 2
 
 
+KILLED = """
+import os, sys
+from data_prep import prepare
+from data_prep.image_folder.source import SOURCE
+
+def half(folder, **_):
+    (folder / 'half.jpg').write_bytes(b'')
+    os.kill(os.getpid(), 9)
+
+SOURCE.write_tiny = half
+prepare.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.fault(
+    row=1,
+    injected='kill -9 while tiny images are made',
+    outcome='the same command makes them; nothing of the killed one is left',
+)
+def test_tiny_images_that_a_kill_cut_off_are_made_again(run, tmp_path):
+    place = tmp_path / 'made'
+    args = ('image_folder', '--tiny=2', f'--tiny_dir={place / "tiny"}')
+    command = [sys.executable, '-c', KILLED, *args, f'--data_dir={tmp_path / "prepared"}']
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(list(place.rglob('half.jpg'))) == 1
+    code, _, err = run(*args)
+    assert code == 0, err
+    assert [path.name for path in place.iterdir()] == ['tiny'] and not list(place.rglob('half*'))
+
+
+@pytest.mark.fault(
+    row=1,
+    injected='a marker of a tiny set that is empty or cut off',
+    outcome='the same command makes it again',
+)
+@pytest.mark.parametrize('size', [0, 5])
+def test_a_tiny_set_whose_marker_is_cut_off_is_made_again(run, tmp_path, size):
+    tiny = tmp_path / 'made' / 'tiny'
+    args = ('image_folder', '--tiny=2', f'--tiny_dir={tiny}')
+    assert run(*args)[0] == 0
+    whole = {path.name: path.read_bytes() for path in tiny.iterdir()}
+    (tiny / sources.TINY_MARKER).write_bytes(whole[sources.TINY_MARKER][:size])
+    code, _, err = run(*args)
+    assert code == 0, err
+    assert {path.name: path.read_bytes() for path in tiny.iterdir()} == whole
+    assert list(tiny.parent.iterdir()) == [tiny]
+
+
+def test_tiny_images_fill_a_folder_that_is_there_and_empty(run, tmp_path):
+    tiny, link = tmp_path / 'tiny', tmp_path / 'link'
+    tiny.mkdir()
+    link.symlink_to(tiny)
+    code, _, err = run('image_folder', '--tiny=2', f'--tiny_dir={link}')
+    assert code == 0, err
+    assert link.is_symlink() and (tiny / sources.TINY_MARKER).is_file()
+
+
 @pytest.fixture
 def prepared_once(run, tmp_path, write_shanghaitech, monkeypatch):
     """A complete copy prepared from a folder that is then gone; returns its path."""
