@@ -1,9 +1,11 @@
 """A person's labels of photos, taken into a data set of their own: a whole file of them or none."""
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from rank_ssl import logs
@@ -34,20 +36,54 @@ def take(
     """Adds the labels of a file, and copies of their photos, to the data set in the folder `into`.
 
     Of counting `file,x,y`, a line a person; of quality `file,score`. What is there with the same
-    content stays as it is. Raises UserError for any line that is wrong: then nothing has changed.
+    content stays as it is. Raises UserError for any line that is wrong: then nothing has changed;
+    and where another process takes labels in there.
     """
     given = tables.read(file, '--labels')
-    if isinstance(config.task, Crowd):
-        taken = _points(given, pool, into, split or 'train')
-    elif isinstance(config.task, IQA):
-        taken = _scores(given, pool, into, split)
-    else:
+    if not isinstance(config.task, Crowd | IQA):
         raise UserError(
             f'--labels: those of the task {type(config.task).__name__} have no table known here: '
             'write your data set by hand'
         )
-    _commit(taken)
+    with _locked(into):
+        if isinstance(config.task, Crowd):
+            taken = _points(given, pool, into, split or 'train')
+        else:
+            taken = _scores(given, pool, into, split)
+        _commit(taken)
     return taken
+
+
+@contextlib.contextmanager
+def _locked(into: pathlib.Path) -> Iterator[None]:
+    """Holds the folder for this process, by a lock of the system's that ends with it.
+
+    Made where it is not there; it goes again where nothing comes into it.
+    """
+    made = [path for path in (into, *into.parents) if not path.exists()]
+    with contextlib.ExitStack() as stack:
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+            # The folder's own: a file to lock would be one more in the data set.
+            held = os.open(into, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise _refused(error, into) from None
+        stack.callback(os.close, held)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f'--into={into}: another process is taking labels in there; nothing was taken in: '
+                'wait for it and start the same command again'
+            ) from None
+        except OSError:  # some network file systems lock no folders
+            pass
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # not empty
+                for path in made:
+                    path.rmdir()
 
 
 def _points(given: tables.Table, pool: pathlib.Path, into: pathlib.Path, split: str) -> Taken:
@@ -179,7 +215,7 @@ def _commit(taken: Taken) -> None:
         for source, target in taken.copies.items():
             target.parent.mkdir(parents=True, exist_ok=True)
             made.append(target)
-            partial = target.with_name(f'.{target.name}.{os.getpid()}')
+            partial = target.with_name(f'.{target.name}.partial')  # also a killed process's
             made.append(partial)
             shutil.copyfile(source, partial)
             os.replace(partial, target)
@@ -190,11 +226,15 @@ def _commit(taken: Taken) -> None:
             path.unlink(missing_ok=True)
         if not isinstance(error, OSError):
             raise
-        place = error.filename2 or error.filename or taken.table.parent
-        raise UserError(
-            f'--into: {place}: {error.strerror}; nothing was taken in: name a folder that can be '
-            'written to'
-        ) from None
+        raise _refused(error, taken.table.parent) from None
+
+
+def _refused(error: OSError, folder: pathlib.Path) -> UserError:
+    place = error.filename2 or error.filename or folder
+    return UserError(
+        f'--into: {place}: {error.strerror}; nothing was taken in: name a folder that can be '
+        'written to'
+    )
 
 
 def missing(taken: Taken, into: pathlib.Path) -> list[str]:

@@ -1,6 +1,9 @@
 """Labels that are taken in: what is added, what stays, and that one wrong line changes nothing."""
 
+import pathlib
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from rank_ssl.tasks import IQA, Crowd
 
 CROWD, QUALITY = Config(task=Crowd()), Config(task=IQA())
 HEIGHT, WIDTH = 30, 40
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -256,6 +260,68 @@ def test_a_disk_that_fills_leaves_the_set_as_it_was(give, into, monkeypatch, fai
     with pytest.raises(UserError, match='No space left on device; nothing was taken in'):
         give('file,x,y\nb c.jpg,1,2\nsub/a.jpg,1,2\n')
     assert tree(into) == before
+
+
+@pytest.mark.fault(
+    row=14,
+    injected='two takings of labels into one folder',
+    outcome='the second is refused in one line; the labels of the first are all there',
+)
+def test_two_takings_at_once_lose_no_label(give, into, monkeypatch):
+    commit = take._commit
+
+    def meanwhile(taken):
+        monkeypatch.setattr(take, '_commit', commit)
+        with pytest.raises(UserError) as caught:
+            give('file,x,y\né.jpg,1,2\n', split='test')
+        assert str(caught.value) == (
+            f'--into={into}: another process is taking labels in there; nothing was taken in: '
+            'wait for it and start the same command again'
+        )
+        commit(taken)
+
+    monkeypatch.setattr(take, '_commit', meanwhile)
+    assert give('file,x,y\na.jpg,1,2\n').added == 1
+    assert tree(into)['train/points.csv'] == b'image,x,y\na.jpg,1,2\n'
+    assert set(tree(into)) == {'train/points.csv', 'train/a.jpg'}
+    assert give('file,x,y\né.jpg,1,2\n').added == 1  # the lock has ended with its owner
+
+
+KILLED = """
+import os, pathlib, shutil, sys
+from rank_ssl.active import take
+from rank_ssl.config import Config
+from rank_ssl.tasks import Crowd
+
+def half(source, target):
+    pathlib.Path(target).write_bytes(pathlib.Path(source).read_bytes()[:99])
+    os._exit(9)
+
+shutil.copyfile = half
+file, pool, into = map(pathlib.Path, sys.argv[1:])
+take.take(Config(task=Crowd()), file, pool, into)
+"""
+
+
+@pytest.mark.fault(
+    row=1,
+    injected='a taking of labels killed in the copy of a photo',
+    outcome='no half photo under its name; the same command takes all in and leaves no part',
+)
+def test_a_taking_killed_in_a_copy_leaves_no_half_photo(give, into, pool, tmp_path):
+    text = 'file,x,y\na.jpg,1,2\n'
+    file = tmp_path / 'labels.csv'
+    file.write_text(text)
+    command = [sys.executable, '-c', KILLED, str(file), str(pool), str(into)]
+    killed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == 9, killed.stderr
+    assert sum(len(data) for data in tree(into).values()) == 99
+    assert not (into / 'train' / 'a.jpg').exists()
+    assert give(text).added == 1
+    assert tree(into) == {
+        'train/a.jpg': tree(pool)['a.jpg'],
+        'train/points.csv': b'image,x,y\na.jpg,1,2\n',
+    }
 
 
 def test_another_task_has_no_table(give):
