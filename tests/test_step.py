@@ -228,6 +228,28 @@ def test_a_non_finite_gradient_is_skipped_and_counted():
     assert (int(state.bad_in_a_row), int(state.worst_in_a_row)) == (1, 2)
 
 
+class Infinite(Crowd):
+    """A task whose loss is infinite, its gradient not."""
+
+    def loss(self, output, target):
+        return super().loss(output, target) + jnp.inf
+
+
+@pytest.mark.fault(
+    row=6,
+    injected='an infinite loss whose gradient is finite',
+    outcome='skipped and counted; parameters keep their bits',
+)
+def test_an_infinite_loss_is_skipped_and_counted_whatever_its_gradient():
+    tx = optax.sgd(1.0)
+    step = steps.make_train_step(Infinite(size=32), tx, rank_weight=1, margin=1)
+    before = jax.tree.map(np.asarray, made_state(tx).params)
+    state, metrics = step(made_state(tx), made_batch())
+    assert np.isposinf(metrics['loss']) and 0 < metrics['grad_norm'] < np.inf
+    assert (int(state.skipped), int(state.bad_in_a_row), int(state.last_bad_step)) == (1, 1, 1)
+    jax.tree.map(np.testing.assert_array_equal, before, state.params)
+
+
 @pytest.fixture(scope='module')
 def device_facts():
     """What device_facts.py prints of the step on 1 and on 4 virtual devices."""
