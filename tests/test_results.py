@@ -6,7 +6,9 @@ import os
 import pickle
 import resource
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from absl import flags
 
@@ -113,6 +115,25 @@ def test_a_disk_that_is_full_when_figures_are_drawn(play, tmp_path, monkeypatch,
     )
     play(tmp_path)
     assert_finished(tmp_path)
+
+
+def test_the_facts_of_a_run_name_its_skipped_updates(monkeypatch):
+    monkeypatch.setattr(results, 'facts', lambda config, splits: {'seed': config.seed})
+    run = SimpleNamespace(
+        state=SimpleNamespace(skipped=np.int32(1)),
+        seconds=2.00049,
+        images_per_second=3.5,
+        evaluator=SimpleNamespace(compiled_shapes=4),
+        config=SimpleNamespace(seed=5),
+        splits=None,
+    )
+    assert results.run_facts(run) == {
+        'skipped_steps': 1,
+        'seconds': 2.0,
+        'images_per_second': 3.5,
+        'compiled_eval_shapes': 4,
+        'seed': 5,
+    }
 
 
 @pytest.mark.fault(
