@@ -1,7 +1,9 @@
 """The .mat reader: values, and files that are damaged, hang or crash their reader."""
 
 import os
+import pathlib
 import signal
+import struct
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from data_prep.source import BadFile
 # Bytes of an uncompressed annotation that crash scipy.io.loadmat (found by random mutation), or at
 # least make it unreadable in another version of scipy.
 CRASHING = ((576, 249), (329, 152), (328, 192))
+LARGE = 3 << 29  # bytes, above the reader's limit
+MI_DOUBLE = 9  # the type of doubles in a file of version 5
 
 
 @pytest.fixture(scope='module')
@@ -102,6 +106,59 @@ def test_a_hanging_child_is_ended(tmp_path):
         reader.read(tmp_path / 'a.mat')
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+LATE = """
+import json, pathlib, sys
+held = []
+for line in sys.stdin:
+    name = pathlib.Path(json.loads(line)).name
+    held.append(json.dumps({'variables': {'name': name}}))
+    if name != 'slow.mat':
+        print('\\n'.join(held), flush=True)
+        held.clear()
+"""
+
+
+@pytest.mark.fault(
+    row=9,
+    injected='a reading process that answers after its time was over',
+    outcome="an error with the file; the next file's values are its own",
+)
+def test_a_late_answer_is_not_the_next_files(tmp_path):
+    worker = tmp_path / 'worker.py'
+    worker.write_text(LATE)
+    for name in ('slow.mat', 'next.mat'):
+        (tmp_path / name).write_bytes(b'MATLAB 5.0 MAT-file')
+    with mat.MatReader(worker=worker, timeout=0.1) as reader:
+        with pytest.raises(BadFile, match=r'slow\.mat: .*more than 0\.1 s'):
+            reader.read(tmp_path / 'slow.mat')
+        reader.timeout = 30.0
+        assert reader.read(tmp_path / 'next.mat') == {'name': 'next.mat'}
+
+
+@pytest.mark.fault(
+    row=9,
+    injected='a .mat file of 232 bytes whose header claims 1.5 GiB',
+    outcome='an error with the file; its reader takes less memory than the limit',
+)
+def test_a_file_that_claims_more_than_the_memory_limit_is_refused(tmp_path):
+    path = tmp_path / 'a.mat'
+    scipy.io.savemat(path, {'points': np.zeros((1, 5))}, do_compression=False)
+    data = path.read_bytes()
+    for form, before, claimed in (
+        ('<2i', (1, 5), (1, LARGE // 8)),  # the shape
+        ('<2I', (MI_DOUBLE, 40), (MI_DOUBLE, LARGE)),  # the type and bytes of the numbers
+    ):
+        assert data.count(struct.pack(form, *before)) == 1
+        data = data.replace(struct.pack(form, *before), struct.pack(form, *claimed))
+    path.write_bytes(data)
+    with mat.MatReader() as reader:
+        with pytest.raises(BadFile, match=r'a\.mat: not a readable MATLAB file \(MemoryError'):
+            reader.read(path)
+        status = pathlib.Path(f'/proc/{reader._child.pid}/status').read_text()
+    peak = next(line for line in status.splitlines() if line.startswith('VmPeak:'))
+    assert 1024 * int(peak.split()[1]) < 1 << 30
 
 
 @pytest.mark.fault(row=9, injected='empty files and garbage', outcome='an error of one line')
