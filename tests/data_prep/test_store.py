@@ -1,5 +1,7 @@
 """Fingerprints, the record that marks a complete copy, and the lock."""
 
+import dataclasses
+import fcntl
 import json
 import os
 
@@ -52,6 +54,14 @@ def test_large_sets_use_the_modification_time(folder):
     assert fingerprint(folder, content_limit=0) != first
 
 
+def test_a_fault_known_from_file_names_changes_the_fingerprint(folder):
+    source = SOURCE('default', folder)
+    listing = source.items()
+    first, *others = listing['train']
+    faulty = {'train': [dataclasses.replace(first, problem='a.jpg has no annotation'), *others]}
+    assert store.fingerprint(source, faulty) != store.fingerprint(source, listing)
+
+
 def test_options_config_and_version_change_the_fingerprint(monkeypatch):
     def drawn(config, **options):
         source = DRAWN(config, None, **options)
@@ -84,6 +94,35 @@ def test_publishing_replaces_a_damaged_copy(tmp_path):
     assert store.publish(built, place, {'name': 'n'}) == place.final
     assert sorted(p.name for p in place.final.iterdir()) == [store.RECORD, 'x']
     assert store.load_prepared(place.final).record == {'name': 'n', 'files': {'x': 4}}
+
+
+def test_the_record_is_on_the_disk_before_the_copy_is_in_place(tmp_path, monkeypatch):
+    place = store.Place(tmp_path, 'abc', '1.0.0')
+    built = tmp_path / 'built'
+    built.mkdir()
+    synced = []
+
+    def noted(file):
+        assert not place.final.exists()
+        synced.append((os.fstat(file).st_ino, (built / store.RECORD).read_text()))
+
+    monkeypatch.setattr(os, 'fsync', noted)
+    record = store.publish(built, place, {'name': 'n'}) / store.RECORD
+    assert (record.stat().st_ino, record.read_text()) in synced
+
+
+def test_who_waits_is_told_the_owners_process(tmp_path, monkeypatch):
+    place, lines, flock = store.Place(tmp_path, 'abc', '1.0.0'), [], fcntl.flock
+
+    def without_waiting(file, how):
+        if how & fcntl.LOCK_NB:
+            flock(file, how)
+
+    monkeypatch.setattr(store, 'say', lines.append)
+    monkeypatch.setattr(fcntl, 'flock', without_waiting)
+    with store.locked(place), store.locked(place):
+        pass
+    assert lines == [f'process {os.getpid()} is preparing the same set: waiting for it']
 
 
 def test_the_temporary_folder_starts_empty_and_goes(tmp_path):
