@@ -1,5 +1,6 @@
 """The command line: each mistake of a user is one line that names it and its cure, exit code 2."""
 
+import errno
 import json
 import os
 import subprocess
@@ -397,6 +398,20 @@ def test_exit_codes(guarded_end, monkeypatch):
         'same command again\n',
     )
     assert cli.guarded(lambda: 3) == 3
+
+
+@pytest.mark.fault(
+    row=3,
+    injected='no space, no quota, a file that is too large',
+    outcome='one line with the path, exit code 2',
+)
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_line(guarded_end, number):
+    fault = os.strerror(number)
+    assert guarded_end(OSError(number, fault, '/disk/metrics.jsonl')) == (
+        2,
+        f'error: /disk/metrics.jsonl: {fault}: free disk space and start the same command again\n',
+    )
 
 
 @pytest.mark.parametrize('error', [OSError(2, 'No such file'), ValueError('a defect')])
