@@ -137,6 +137,19 @@ def test_a_wait_for_a_batch_ends_for_a_signal_and_goes_on_where_it_was():
 
 
 @pytest.mark.fault(
+    row=2,
+    injected='a signal that goes to worker processes too',
+    outcome='they leave SIGINT, SIGTERM and SIGHUP to their parent',
+)
+def test_a_worker_leaves_signals_to_its_parent(monkeypatch):
+    handlers = {}
+    monkeypatch.setattr(signal, 'signal', handlers.__setitem__)
+    iterator_module._start_worker(0, 1)
+    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    assert handlers == dict.fromkeys(ignored, signal.SIG_IGN)
+
+
+@pytest.mark.fault(
     row=19,
     injected='a run that is stopped (Ctrl-Z) for longer than data.silence while it waits',
     outcome='it goes on: that time is no silence of the threads',
