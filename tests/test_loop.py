@@ -52,15 +52,29 @@ class Iterator:
 def play(monkeypatch):
     """play(values, seconds, **fields): the rows logged over so many made steps.
 
+    `skipped` updates and `trained` seconds are of the starts before; the run is added to `runs`.
     `bad` are the steps, from 1, whose gradient is not finite; the lines told are added to `lines`;
     `save_ends` is asked with the rows so far where the loop looks at its last save.
     """
     monkeypatch.setattr(parallel, 'to_devices', lambda batch, mesh: batch)
 
-    def run(values, *, bad=(), lines=None, seconds=0.0, save_ends=None, **fields):
+    def run(
+        values,
+        *,
+        bad=(),
+        lines=None,
+        seconds=0.0,
+        save_ends=None,
+        skipped=0,
+        trained=0.0,
+        runs=None,
+        **fields,
+    ):
         config = Config(task=Crowd(), steps=len(values), eval_every=0, **fields)
-        state = SimpleNamespace(skipped=0, worst_in_a_row=0, bad_in_a_row=0, last_bad_step=0)
-        run = SimpleNamespace(config=config, mesh=None, seconds=0.0, state=state)
+        state = SimpleNamespace(skipped=skipped, worst_in_a_row=0, bad_in_a_row=0, last_bad_step=0)
+        run = SimpleNamespace(config=config, mesh=None, seconds=trained, state=state)
+        if runs is not None:
+            runs.append(run)
 
         def step_fn(state, batch):
             found = batch + 1 in bad
@@ -125,6 +139,24 @@ def test_a_skipped_update_is_told_once_with_its_examples(play):
         f'updates skipped so far: 2, the last one at step 3 (its examples: {examples(3)})',
         f'updates skipped so far: 3, the last one at step 8 (its examples: {examples(8)})',
     ]
+
+
+def test_updates_that_were_skipped_before_a_start_are_not_told_again(play):
+    lines: list[str] = []
+    play([Value(1)] * 4, skipped=3, lines=lines, log_every=2)
+    assert lines == []
+    play([Value(1)] * 4, skipped=3, bad=(2,), lines=lines, log_every=2)
+    assert lines == [
+        f'updates skipped so far: 4, the last one at step 2 (its examples: {examples(2)})'
+    ]
+
+
+def test_seconds_are_added_to_those_of_the_starts_before(play):
+    runs: list[SimpleNamespace] = []
+    began = time.perf_counter()
+    play([Value(1)] * 6, trained=100.0, runs=runs, seconds=0.002, log_every=2)
+    took = time.perf_counter() - began
+    assert 0.012 <= runs[0].seconds - 100 <= took
 
 
 @pytest.mark.fault(
