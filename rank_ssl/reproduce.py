@@ -25,7 +25,10 @@ from rank_ssl.errors import UserError
 from rank_ssl.results import PACKAGES
 
 NAME = 'reproduce.json'
-CURE = 'restore it from a copy, or delete it: the run is then noted as from here on'
+CURE = (
+    'restore it from a copy, or delete it: a run that goes on is then noted as from here on, and '
+    'one that has ended cannot be run again'
+)
 # What bit-equal parameters are promised for, by the words that a difference is told in.
 NEEDED = {
     'versions': 'other versions',

@@ -182,6 +182,7 @@ def test_photos_that_a_table_names_are_left_out(workdir, photos, tmp_path, capsy
         without(records, tmp_path / 'nope.csv')
 
 
+@pytest.mark.slow
 def test_a_list_that_is_there_is_never_overwritten(workdir, photos, capsys):
     def ask(skip=None):
         config = restore.config_of(workdir)
