@@ -48,7 +48,7 @@ NEEDED = {
 SETTINGS = (
     'jax_enable_x64', 'jax_default_prng_impl', 'jax_threefry_partitionable',
     'jax_random_seed_offset', 'jax_default_matmul_precision', 'jax_disable_jit',
-    'jax_disable_most_optimizations', 'jax_optimization_level', 'jax_exec_time_optimization_effort',
+    'jax_disable_most_optimizations', 'jax_optimization_level',
 )  # fmt: skip
 # What the values that a second run uses must be, and that in words.
 SHAPES: dict[str, tuple[Callable[[Any], bool], str]] = {
