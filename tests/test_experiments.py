@@ -1,7 +1,6 @@
 """Every experiment: it builds with each of its arguments, names its command, and runs."""
 
 import importlib
-import json
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +8,7 @@ import pytest
 
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from tests.ended_runs import played, result_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = sorted(path.stem for path in (ROOT / 'experiments').glob('[!_]*.py'))
@@ -70,11 +70,31 @@ def test_a_smoke_run_needs_neither_data_nor_weights(name, monkeypatch):
     assert config.keep >= 2
 
 
-@pytest.mark.parametrize('name', NAMES)
+# Beside them another experiment of the same task runs as a command, which takes twice as long.
+IN_PROCESS = (
+    'active_crowd_shtech',
+    'crowd_ucf_cc_50',
+    'iqa_biq2021',
+    'iqa_tid2013',
+    'iqa_tid2013_kodak',
+)
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(n, marks=[pytest.mark.slow] * (n in IN_PROCESS)) for n in NAMES]
+)
 def test_the_smoke_run(smoke_run, name):
     run = smoke_run(f'{name}.py:smoke')
     assert run.done.returncode == 0, run.done.stderr
-    result = json.loads((run.workdir / 'result.json').read_text())
+    assert_ended(name, result_of(run.workdir))
+
+
+@pytest.mark.parametrize('name', IN_PROCESS)
+def test_the_smoke_run_in_this_process(in_process, tmp_path, name):
+    assert_ended(name, played(module(name).get_config('smoke'), tmp_path / 'run'))
+
+
+def assert_ended(name: str, result: dict) -> None:
     config = module(name).get_config('smoke')
     assert result['steps'] == config.steps
     assert f'test/{config.task.best}' in result
