@@ -1,54 +1,19 @@
 """Paired comparisons of a grid's arms: differences seed by seed and bootstrap intervals."""
 
-import csv
 import dataclasses
-import io
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import numpy as np
 
-from rank_ssl import logs
 from rank_ssl.errors import UserError
 from rank_ssl.grid import SPLIT, metric_name
+from rank_ssl.predictions import Run, Values, paired, predictions
 from rank_ssl.types import Task
 
 DRAWS = 2000  # bootstrap draws of an interval
-
-
-class Values(NamedTuple):
-    """A run's test images, [N] each."""
-
-    true: np.ndarray
-    predicted: np.ndarray
-    ids: np.ndarray
-    groups: np.ndarray  # images of one group are drawn together
-    kinds: np.ndarray | None = None  # distortion types
-
-    def of(self, kinds: Sequence[str], *, others: bool = False) -> 'Values':
-        """The images of these types, or those of the other types."""
-        if self.kinds is None:
-            raise ValueError('these values have no types')
-        kept = np.isin(self.kinds, list(kinds)) != others
-        return Values(*(np.asarray(column)[kept] for column in self))
-
-
-class Run(Protocol):
-    """What an arm gave with one seed: a cell, or its folds together."""
-
-    @property
-    def arm(self) -> str:
-        """The name it has in the tables."""
-
-    @property
-    def seed(self) -> int:
-        """The seed that pairs it with another arm's."""
-
-    @property
-    def folders(self) -> tuple[pathlib.Path, ...]:
-        """Where its predictions lie."""
 
 
 Results = Sequence[tuple[Run, Mapping[str, Any]]]
@@ -139,9 +104,7 @@ def difference(task: Task, one: Results, other: Results, *, name: str = '') -> D
     made = Difference(one[0][0].arm, other[0][0].arm, metric, by_seed)
     if SPLIT.value != 'test':
         return made
-    for a, b, *_ in pairs:
-        check_truth(a, b)
-    values = [(predictions(a), predictions(b)) for a, b, *_ in pairs]
+    values = [paired(a, b) for a, b, *_ in pairs]
     if not all(np.array_equal(a.ids, b.ids) for a, b in values):
         return dataclasses.replace(made, over='not paired: their test images are not the same')
     bounds = interval(task, values, name=name)
@@ -198,67 +161,6 @@ def _places(rng: np.random.Generator, values: Values) -> np.ndarray:
 
 def _value(task: Task, values: Values, places: np.ndarray, name: str) -> float:
     return task.metrics(values.predicted[places], values.true[places])[name or task.best]
-
-
-def predictions(run: Run) -> Values:
-    """What a run predicted of its test images, one folder after the other."""
-    parts = [_predicted(folder) for folder in run.folders]
-    return Values(*(np.concatenate(column) for column in zip(*parts, strict=True)))
-
-
-def _predicted(folder: pathlib.Path) -> Values:
-    """What the run of one folder predicted. Raises UserError for a missing or damaged file."""
-    path = folder / 'predictions.csv'
-    try:
-        with open(path, newline='', encoding='utf-8') as file:
-            text = file.read()
-        if not text.endswith('\n'):
-            raise _damaged(folder, 'is cut off')
-        rows = list(csv.DictReader(io.StringIO(text, newline='')))
-        true, predicted = (np.array([float(row[n]) for row in rows]) for n in ('true', 'predicted'))
-        ids = np.array([row['id'] for row in rows])
-    except OSError as error:
-        raise _damaged(folder, f'cannot be read ({error.strerror})') from error
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise _damaged(folder, 'is damaged') from error
-    wanted = _images(folder)
-    if wanted is not None and len(rows) != wanted:
-        raise _damaged(folder, f'is damaged: it should have {wanted} images, and has {len(rows)}')
-    # An image without a reference stands for itself.
-    groups = np.array([row.get('reference') or f'id/{row["id"]}' for row in rows])
-    return Values(true, predicted, ids, groups, np.array([row.get('kind') or '' for row in rows]))
-
-
-def _images(folder: pathlib.Path) -> int | None:
-    """How many images the run of a folder says that it predicted; None where it says nothing."""
-    result = logs.read_result(folder) or {}
-    tested = any(name.startswith('test/') for name in result)
-    return result.get('test_images' if tested else 'validation_images')
-
-
-def _damaged(folder: pathlib.Path, fault: str) -> UserError:
-    # The folder of a cycle lies in that of its run, which has a result of its own.
-    marks = [place / 'result.json' for place in (folder.parent, folder)]
-    there = ' and '.join(str(mark) for mark in marks if mark.exists())
-    return UserError(
-        f'{folder / "predictions.csv"} {fault}: delete {there}, and the same command makes it again'
-    )
-
-
-def check_truth(one: Run, other: Run) -> None:
-    """Raises UserError where the same test images have other true values in two runs."""
-    for a, b in zip(one.folders, other.folders, strict=False):
-        first, second = _predicted(a), _predicted(b)
-        if not np.array_equal(first.ids, second.ids):
-            continue  # not paired
-        (places,) = np.nonzero(first.true != second.true)
-        if len(places):
-            at = places[0]
-            raise UserError(
-                f'{a / "predictions.csv"} and {b / "predictions.csv"} have other true values for '
-                f'the same images ({first.ids[at]}: {first.true[at]:g} and {second.true[at]:g}): '
-                'train one of them again in another --workdir, on the same data'
-            )
 
 
 def pooled(task: Task, results: Results) -> list[tuple[Run, dict[str, Any]]]:

@@ -26,17 +26,16 @@ from rank_ssl.compare import (
     Difference,
     Pooled,
     Results,
-    Values,
     by_arm,
     decimals,
     difference,
     drawn_from,
     interval,
-    predictions,
 )
 from rank_ssl.config import RULES, Config
 from rank_ssl.errors import UserError
 from rank_ssl.grid import ARMS, FOLDS, JOBS, SEEDS, SPLIT, Cell, make_cells, metric_name, run_cells
+from rank_ssl.predictions import Values, predictions
 from rank_ssl.report.curves import RANDOM, by_place, common
 from rank_ssl.report.parts import head, row
 from rank_ssl.types import Task

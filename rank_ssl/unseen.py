@@ -6,7 +6,8 @@ import numpy as np
 
 from rank_ssl import metrics
 from rank_ssl.arms import COUNTS, types_of
-from rank_ssl.compare import Results, Values, by_arm, drawn_from, interval, predictions
+from rank_ssl.compare import Results, by_arm, drawn_from, interval
+from rank_ssl.predictions import Values, predictions
 from rank_ssl.report import Part, Unseen
 from rank_ssl.types import Task
 

@@ -8,9 +8,10 @@ import pytest
 from absl import flags
 
 from rank_ssl import compare as module
-from rank_ssl.compare import Values, _places, compare, difference, interval, pooled, predictions
+from rank_ssl.compare import _places, compare, difference, interval, pooled
 from rank_ssl.errors import UserError
 from rank_ssl.grid import make_cells
+from rank_ssl.predictions import Values, predictions
 from rank_ssl.tasks.iqa import IQA
 from tests.made_runs import BASE, TASK, TRUE, finish, made_cell
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     ('__init__', 'errors', 'types', 'config', 'changes', 'manifest'),
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'progress', 'cli', 'ops', 'tables'),
-    ('models', 'parallel', 'checkpoint', 'jobs'),
+    ('models', 'parallel', 'checkpoint', 'jobs', 'predictions'),
     ('tasks', 'optimizer', 'step'),
     ('data', 'evaluate', 'loop', 'train', 'restore'),
     (

@@ -225,14 +225,10 @@ def test_an_evaluation_with_other_settings_is_not_the_result_of_the_run(play, be
     outcome='refused with both numbers; not a file is touched',
 )
 def test_fewer_steps_than_were_taken_are_refused(play, begun):
-    before = contents(begun)
-    with pytest.raises(UserError) as caught:
-        play(begun, steps=STEPS - 1)
-    assert str(caught.value) == (
+    assert refused(play, begun, steps=STEPS - 1) == (
         f'config.steps={STEPS - 1} is below the {STEPS} steps that --workdir={begun} has taken: '
         f'use {STEPS} or more, or another --workdir'
     )
-    assert contents(begun) == before
 
 
 @pytest.mark.fault(
@@ -242,15 +238,11 @@ def test_fewer_steps_than_were_taken_are_refused(play, begun):
 )
 def test_a_finished_run_without_its_checkpoints_is_not_begun_again(play, begun):
     shutil.rmtree(begun / 'checkpoints')
-    before = contents(begun)
     for fields in ({}, {'mode': 'evaluate'}, {'steps': STEPS + 4}):
-        with pytest.raises(UserError) as caught:
-            play(begun, **fields)
-        assert str(caught.value) == (
+        assert refused(play, begun, **fields) == (
             f'--workdir={begun} holds a finished run without a checkpoint: restore its folder '
             'checkpoints from a copy, or use another --workdir'
         )
-    assert contents(begun) == before
 
 
 @pytest.mark.fault(
@@ -389,6 +381,15 @@ def contents(workdir: Path) -> dict[str, str]:
     }
 
 
+def refused(play, workdir: Path, **fields) -> str:
+    """What a refused start is told; it touches no file of the workdir."""
+    before = contents(workdir)
+    with pytest.raises(UserError) as caught:
+        play(workdir, **fields)
+    assert contents(workdir) == before
+    return str(caught.value)
+
+
 @pytest.mark.fault(
     row=18,
     injected='the command of a finished run',
@@ -470,14 +471,10 @@ def test_damaged_checkpoints_alone_are_an_error(play, begun):
     ({'task__scale': 0.5}, 'config.task.scale from 0.75 to 0.5'),
 ])  # fmt: skip
 def test_another_config_is_refused_with_the_difference(play, begun, fields, difference):
-    before = contents(begun)
-    with pytest.raises(UserError) as caught:
-        play(begun, **fields)
-    assert str(caught.value) == (
+    assert refused(play, begun, **fields) == (
         f'--workdir={begun} holds a run of another config, {difference}: use its config to go on, '
         'or another --workdir'
     )
-    assert contents(begun) == before
 
 
 @pytest.mark.fault(

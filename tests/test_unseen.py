@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from rank_ssl import compare, metrics
+from rank_ssl.predictions import Values
 from tests.made_runs import QUALITY, cells_of, finish, tabulated
 
 pytestmark = pytest.mark.usefixtures('given')
@@ -56,7 +57,7 @@ def test_table_3_has_seen_and_unseen_types_apart(tmp_path, given, capsys):
     for name, where, gain in (('seen', seen, gains[0]), ('unseen', ~seen, gains[1])):
         pairs = [
             tuple(
-                compare.Values(SCORES[where], made[arm, s][where], SCORES[where], references[where])
+                Values(SCORES[where], made[arm, s][where], SCORES[where], references[where])
                 for arm in ('baseline', 'types_7')
             )
             for s in (0, 1)

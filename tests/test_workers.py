@@ -119,19 +119,26 @@ def test_a_thread_that_hangs_is_told():
         RELEASED.set()
 
 
-def test_a_wait_for_a_batch_ends_for_a_signal_and_goes_on_where_it_was():
-    class Late(Made):
-        def __getitem__(self, step):
-            late.wait(60)
-            return super().__getitem__(step)
+class Late(Made):
+    """Batches that there are none of before `ready` is set."""
 
-    late, received = threading.Event(), []
-    iterator = iterator_of(Late(1000), workers=0)
+    def __init__(self) -> None:
+        super().__init__(last=1000)
+        self.ready = threading.Event()
+
+    def __getitem__(self, step):
+        self.ready.wait(60)
+        return super().__getitem__(step)
+
+
+def test_a_wait_for_a_batch_ends_for_a_signal_and_goes_on_where_it_was():
+    late, received = Late(), []
+    iterator = iterator_of(late, workers=0)
     timer = threading.Timer(0.3, received.append, [signal.SIGTERM])
     timer.start()
     assert iterator.ask(received) is None and received
     assert iterator.ask(received) is None and iterator.position == {'next_step': 0}
-    late.set()
+    late.ready.set()
     assert isinstance(next(iterator), Batch) and iterator.position == {'next_step': 1}
     iterator.close()
 
@@ -155,21 +162,16 @@ def test_a_worker_leaves_signals_to_its_parent(monkeypatch):
     outcome='it goes on: that time is no silence of the threads',
 )
 def test_time_in_which_a_run_was_stopped_is_no_silence(monkeypatch):
-    class Late(Made):
-        def __getitem__(self, step):
-            late.wait(60)
-            return super().__getitem__(step)
-
-    late, clock = threading.Event(), itertools.count(0, 1000)
-    looks = itertools.count()
+    late, clock = Late(), itertools.count(0, 1000)
 
     def jumping() -> float:
-        if next(looks) > 6:
-            late.set()
-        return next(clock)
+        now = next(clock)
+        if now > 6000:
+            late.ready.set()
+        return now
 
     monkeypatch.setattr(iterator_module, 'time', SimpleNamespace(monotonic=jumping))
-    iterator = iterator_of(Late(1000), workers=0, silence=100)
+    iterator = iterator_of(late, workers=0, silence=100)
     assert isinstance(next(iterator), Batch)
     iterator.close()
 

@@ -12,6 +12,7 @@ from rank_ssl import logs
 from rank_ssl.active import labels, tables
 from rank_ssl.config import Config
 from rank_ssl.errors import UserError
+from rank_ssl.progress import say
 from rank_ssl.tables import number
 from rank_ssl.tasks import IQA, Crowd
 
@@ -76,8 +77,8 @@ def _locked(into: pathlib.Path) -> Iterator[None]:
                 f'--into={into}: another process is taking labels in there; nothing was taken in: '
                 'wait for it and start the same command again'
             ) from None
-        except OSError:  # some network file systems lock no folders
-            pass
+        except OSError as error:  # some network file systems lock no folders
+            say(f'--into={into} cannot be locked ({error.strerror}): take in one file at a time')
         try:
             yield
         finally:
