@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from rank_ssl.data import Examples
 from rank_ssl.parallel import over_groups, process_groups, replicated, to_devices
+from rank_ssl.shared import shared
 from rank_ssl.types import Prediction, Record, Task
 
 MAX_SHAPES = 8
@@ -198,18 +199,7 @@ class Evaluator:
 
     def __init__(self, task: Task, apply_fn: Callable, mesh: Mesh, **options: Any) -> None:
         self._task = task
-        tile = options.get('tile', 0)
-        forward = tiled(apply_fn, tile) if tile else apply_fn
-
-        def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
-            def one(image: jax.Array, valid: jax.Array) -> Any:
-                return forward(params, image, valid=valid)
-
-            outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
-            first = jax.tree.map(lambda x: x[:, 0], outputs)
-            return task.score(outputs).astype(jnp.float32), first
-
-        self._sweep = Sweep(predict, mesh, **options)
+        self._sweep = Sweep(_predict(task, apply_fn, options.get('tile', 0)), mesh, **options)
 
     @property
     def compiled_shapes(self) -> int:
@@ -288,6 +278,22 @@ class Evaluator:
             predicted=float(predicted),
             record=example['record'],
         )
+
+
+@shared
+def _predict(task: Task, apply_fn: Callable, tile: int) -> Callable:
+    """predict(params, images, valid) -> the score of each view, and the output for the first."""
+    forward = tiled(apply_fn, tile) if tile else apply_fn
+
+    def predict(params: Any, image: jax.Array, valid: jax.Array) -> tuple[jax.Array, Any]:
+        def one(image: jax.Array, valid: jax.Array) -> Any:
+            return forward(params, image, valid=valid)
+
+        outputs = jax.vmap(jax.vmap(one, (0, None)))(image, valid)
+        first = jax.tree.map(lambda x: x[:, 0], outputs)
+        return task.score(outputs).astype(jnp.float32), first
+
+    return predict
 
 
 def _padded(read: list[dict[str, Any]], bucket: Shape, rows: int) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ import optax
 
 from rank_ssl.config import Optim
 from rank_ssl.models.network import decay_mask, param_groups
+from rank_ssl.shared import shared
 
 
 def make_schedule(optim: Optim, steps: int) -> Callable:
@@ -32,8 +33,17 @@ def make_optimizer(
     """SGD with momentum, or Adam: own rate for new layers, decay on kernels, frozen blocks still.
 
     New are the head's layers but for fc6 and fc7, which have the backbone's rate. The decay is an
-    L2 penalty with SGD, as in the paper's framework, and decoupled with Adam.
+    L2 penalty with SGD, as in the paper's framework, and decoupled with Adam. Of `params` the names
+    of the layers count.
     """
+    return _of_layers(optim, jax.tree.structure(params), steps, frozen_blocks)
+
+
+@shared
+def _of_layers(
+    optim: Optim, structure: Any, steps: int, frozen_blocks: int
+) -> optax.GradientTransformation:
+    params = jax.tree.unflatten(structure, range(structure.num_leaves))
     factors = {'frozen': 0.0, 'backbone': 1.0, 'head': optim.head_rate}
     groups = param_groups(params, frozen_blocks=frozen_blocks)
     scale = jax.tree.map(factors.__getitem__, groups)

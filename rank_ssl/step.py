@@ -16,6 +16,7 @@ from rank_ssl.errors import UserError
 from rank_ssl.pairs import Mining, mined
 from rank_ssl.parallel import make_mesh
 from rank_ssl.ranking import certainty, order_sign, pairwise_hinge_loss
+from rank_ssl.shared import shared
 from rank_ssl.types import Batch, Task, TrainState
 
 Metrics = dict[str, jax.Array]
@@ -28,7 +29,7 @@ def create_state(apply_fn: Callable, params: Any, tx: Any, key: jax.Array) -> Tr
     return TrainState(
         step=step,
         params=params,
-        opt_state=tx.init(params),
+        opt_state=jax.jit(tx.init)(params),  # one program, not one for each shape of array
         key=key,
         skipped=skipped,
         bad_in_a_row=bad,
@@ -119,6 +120,7 @@ def make_loss(
     return loss
 
 
+@shared
 def make_train_step(
     task: Task,
     tx: optax.GradientTransformation,

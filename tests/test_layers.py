@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = (
-    ('__init__', 'errors', 'types', 'config', 'changes', 'manifest'),
+    ('__init__', 'errors', 'types', 'config', 'changes', 'manifest', 'shared'),
     ('ranking', 'pairs', 'metrics', 'plots', 'logs', 'progress', 'cli', 'ops', 'tables'),
     ('models', 'parallel', 'checkpoint', 'jobs', 'predictions'),
     ('tasks', 'optimizer', 'step'),

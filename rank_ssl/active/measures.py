@@ -15,6 +15,8 @@ from rank_ssl.data import ACQUIRE, CertaintySets, Units
 from rank_ssl.evaluate import Sweep, tiled
 from rank_ssl.models.build import build_network
 from rank_ssl.models.network import Network, Params, make_apply
+from rank_ssl.shared import shared
+from rank_ssl.types import Task
 
 
 class Measures:
@@ -49,12 +51,7 @@ class Measures:
         Every image of a unit is forwarded once, whatever the number of its pairs.
         """
         config, task = self._config, self._config.task
-        apply_fn = make_apply(self._network)
-
-        def scores(params: Params, images: jax.Array, valid: jax.Array) -> jax.Array:
-            del valid  # these fill their input
-            return task.score(jax.vmap(jax.vmap(functools.partial(apply_fn, params)))(images))
-
+        scores = _scores(task, make_apply(self._network))
         sweep = Sweep(scores, self._mesh, threads=config.data.threads)
         found: dict[int, np.ndarray] = {}
         done = 0
@@ -131,6 +128,16 @@ class Measures:
             found |= dict(zip(seen.places, values, strict=True))
             self._progress(len(found), len(examples))
         return np.stack([np.mean([found[row] for row in rows], 0) for rows in self._units.rows])
+
+
+@shared
+def _scores(task: Task, apply_fn: Callable) -> Callable:
+    """scores(params, images [B, V, H, W, 3], valid) -> f32[B, V], of images of the input's size."""
+
+    def scores(params: Params, images: jax.Array, valid: jax.Array) -> jax.Array:
+        return task.score(jax.vmap(jax.vmap(functools.partial(apply_fn, params)))(images))
+
+    return scores
 
 
 def dropped(

@@ -1,5 +1,6 @@
 """f of the paper: backbone and head as one network for ONE image, and labels for its optimiser."""
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -8,6 +9,7 @@ from flax import linen as nn
 
 from rank_ssl.errors import UserError
 from rank_ssl.models.pixels import preprocess
+from rank_ssl.shared import shared
 
 Params = dict[str, Any]
 
@@ -58,8 +60,12 @@ class Network(nn.Module):
         return self.head(features, valid=cells, train=train)
 
 
+@shared
 def make_apply(network: Network) -> Apply:
-    """A pure apply(params, image, *, valid, key); without a key it is deterministic."""
+    """A pure apply(params, image, *, valid, key); without a key it is deterministic.
+
+    Of equal networks it is the same function, and programs made of it are compiled once.
+    """
 
     def apply(
         params: Params,
@@ -81,8 +87,13 @@ def init_params(network: Network, key: jax.Array, size: int) -> Params:
         cell = network.backbone.stride
         raise UserError(f'input size {size} px is below one cell of {cell} px; use {cell} or more')
     image = jnp.zeros((size, size, 3), jnp.uint8)
-    # Compiled: op by op, VGG-16's forward pass would be dispatched just to learn the shapes.
-    return jax.jit(network.init)(key, image)['params']
+    return _compiled_init(network)(key, image)['params']
+
+
+@shared
+def _compiled_init(network: Network) -> Callable[..., Any]:
+    # Op by op, VGG-16's forward pass would be dispatched just to learn the shapes.
+    return jax.jit(network.init)
 
 
 def param_groups(params: Params, *, frozen_blocks: int) -> Params:
