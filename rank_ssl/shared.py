@@ -45,21 +45,18 @@ class _Value:
 
     def __init__(self, content: Any) -> None:
         self.content = content
-        self._key: Hashable = content if _fixed(content) else object()
+        key: Hashable = content if _fixed(content) else object()
         if not _fixed(content):
             # Whatever a class of a user raises.
             with contextlib.suppress(Exception):
-                self._key, self.content = pickle.dumps(content), copy.deepcopy(content)
+                key, self.content = pickle.dumps(content), copy.deepcopy(content)
+        self._key = type(content), key
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, _Value)
-            and type(self.content) is type(other.content)
-            and self._key == other._key
-        )
+        return isinstance(other, _Value) and self._key == other._key
 
     def __hash__(self) -> int:
-        return hash((type(self.content), self._key))
+        return hash(self._key)
 
 
 def _fixed(content: Any) -> bool:
