@@ -1,5 +1,6 @@
 """The training step against the flat masked form, plain autodiff, and itself on several devices."""
 
+import functools
 import json
 import os
 import subprocess
@@ -12,21 +13,22 @@ import numpy as np
 import optax
 import pytest
 
+from rank_ssl import parallel
 from rank_ssl import step as steps
 from rank_ssl.errors import UserError
 from rank_ssl.pairs import Mining
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
+from tests.drawn import two_layer_params
+from tests.drawn import two_layers as apply_fn
 
 SCRIPT = Path(__file__).with_name('device_facts.py')
 TASK = Crowd(size=32)
 GROUPS, LEVELS, LABELS = 3, 4, 2
 
 
-def apply_fn(params, image, *, valid=None, key=None):
-    """A map of 2 x 2 cells by two layers: what is looked at is the step, and VGG takes a minute."""
-    cells = (image / 255).reshape(2, 16, 2, 16, 3).swapaxes(1, 2).reshape(2, 2, -1)
-    return jnp.tanh(cells @ params['hidden']) @ params['output']
+def norm(tree):
+    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def made_batch(seed: int = 0) -> Batch:
@@ -46,20 +48,40 @@ def made_batch(seed: int = 0) -> Batch:
 
 
 def made_state(tx, seed: int = 0):
-    rng = np.random.default_rng([7, seed])
-    params = {'hidden': rng.normal(0, 0.1, (768, 5)), 'output': rng.normal(0, 0.5, 5)}
-    params = jax.tree.map(jnp.float32, params)
-    return steps.create_state(apply_fn, params, tx, jax.random.key(1))
+    # What is looked at is the step, and VGG takes a minute.
+    state = steps.create_state(apply_fn, two_layer_params(seed), tx, jax.random.key(1))
+    # As the loop places it: from anywhere else, a second step would compile anew.
+    return parallel.replicate(state, parallel.make_mesh(jax.devices()[:1]))
 
 
-def flat_loss(
-    params, batch: Batch, reduction: str, *, rank_weight: float, margin: float, grows: bool = False
-):
+SGD = optax.sgd(1.0)
+OPTIONS = {'rank_weight': 0.7, 'margin': 0.5}
+
+
+@functools.cache
+def made_step(reduction: str, parts: int):
+    """Shared, since the step of each set of options takes a second to compile."""
+    return steps.make_train_step(TASK, SGD, reduction=reduction, parts=parts, **OPTIONS)
+
+
+@jax.jit
+@jax.value_and_grad
+def flat_loss(params, batch: Batch, pair, margins, scale):
     """The paper's form: one list of M images, a masked [M, M] hinge, plain autodiff."""
     ranked = batch.image[:, :LEVELS].reshape(-1, 32, 32, 3)
     labeled = batch.image[:, LEVELS:].reshape(-1, 32, 32, 3)
     forward = jax.vmap(lambda image: apply_fn(params, image))
     y = forward(ranked).sum((1, 2))
+    hinge = jnp.where(pair, jax.nn.relu(y[:, None] - y + margins), 0).sum()
+    errors = ((forward(labeled) - batch.target.reshape(-1, 2, 2)) ** 2).sum((1, 2))
+    error = (errors * batch.labeled_where.reshape(-1)).sum()
+    return scale[0] * error + scale[1] * hinge
+
+
+def flat_gradient(
+    params, batch: Batch, reduction: str, *, rank_weight: float, margin: float, grows: bool = False
+):
+    """The value and the gradient of flat_loss, one program for all reductions and margins."""
     phi, keep = batch.phi.reshape(-1), batch.ranked_where.reshape(-1)
     chain = np.arange(GROUPS).repeat(LEVELS) * 10 + batch.segments.reshape(-1)
     pair = (
@@ -69,54 +91,41 @@ def flat_loss(
         & keep
     )  # fmt: skip
     # Items of the chain from i up to but not j, where levels may tie: those below j, not below i.
-    below = (pair[:, None, :] & ~pair[:, :, None]).sum(0) if grows else 1
-    hinge = jnp.where(pair, jax.nn.relu(y[:, None] - y + margin * below), 0).sum()
-    errors = ((forward(labeled) - batch.target.reshape(-1, 2, 2)) ** 2).sum((1, 2))
-    error = (errors * batch.labeled_where.reshape(-1)).sum()
+    below = (pair[:, None, :] & ~pair[:, :, None]).sum(0) if grows else np.ones(pair.shape)
     images, count = batch.labeled_where.sum(), keep.sum()
     scale = {
         'paper': (1 / images, 1.0),
         'caffe': (1 / (2 * images), 1 / count),
         'mean': (1 / images, 1 / pair.sum()),
     }[reduction]
-    return scale[0] * error + rank_weight * scale[1] * hinge
-
-
-def flat_gradient(params, batch: Batch, reduction: str, **options):
-    """The value and the gradient of flat_loss, as one program."""
-    loss = jax.value_and_grad(lambda params: flat_loss(params, batch, reduction, **options))
-    return jax.jit(loss)(params)
+    weighted = np.array([scale[0], rank_weight * scale[1]], np.float32)
+    return flat_loss(params, batch, pair, (margin * below).astype(np.float32), weighted)
 
 
 @pytest.mark.parametrize('reduction', ['paper', 'caffe', 'mean'])
 def test_one_step_of_sgd_is_the_flat_forms_gradient(reduction):
-    tx, batch = optax.sgd(1.0), made_batch()
-    state = made_state(tx)
+    batch, state = made_batch(), made_state(SGD)
     before = jax.tree.map(np.asarray, state.params)
-    options = {'rank_weight': 0.7, 'margin': 0.5}
-    step = steps.make_train_step(TASK, tx, reduction=reduction, **options)
-    state, metrics = step(state, batch)
-    value, grads = flat_gradient(before, batch, reduction, **options)
+    state, metrics = made_step(reduction, 1)(state, batch)
+    value, grads = flat_gradient(before, batch, reduction, **OPTIONS)
     np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
-    np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
+    np.testing.assert_allclose(metrics['grad_norm'], norm(grads), rtol=1e-4)
     found = jax.tree.map(lambda old, new: old - np.asarray(new), before, state.params)
-    gap = optax.tree.norm(jax.tree.map(jnp.subtract, found, grads))
-    assert gap < 1e-4 * optax.tree.norm(grads)
-    total = metrics['regression'] + 0.7 * metrics['ranking']
+    assert norm(jax.tree.map(np.subtract, found, grads)) < 1e-4 * norm(grads)
+    total = float(metrics['regression']) + 0.7 * float(metrics['ranking'])
     np.testing.assert_allclose(metrics['loss'], total, rtol=1e-6)
 
 
 def test_a_margin_that_grows_is_multiplied_with_the_levels_between():
-    tx, batch = optax.sgd(1.0), made_batch(3)
-    state = made_state(tx)
+    batch, state = made_batch(3), made_state(SGD)
     before = jax.tree.map(np.asarray, state.params)
-    step = steps.make_train_step(TASK, tx, rank_weight=0.7, margin=0.5, margin_grows=True)
+    step = steps.make_train_step(TASK, SGD, margin_grows=True, **OPTIONS)
     state, metrics = step(state, batch)
-    value, grads = flat_gradient(before, batch, 'paper', rank_weight=0.7, margin=0.5, grows=True)
-    plain, _ = flat_gradient(before, batch, 'paper', rank_weight=0.7, margin=0.5)
-    assert abs(value - plain) > 0.1
+    value, grads = flat_gradient(before, batch, 'paper', **OPTIONS, grows=True)
+    plain, _ = flat_gradient(before, batch, 'paper', **OPTIONS)
+    assert abs(float(value) - float(plain)) > 0.1
     np.testing.assert_allclose(metrics['loss'], value, rtol=1e-5)
-    np.testing.assert_allclose(metrics['grad_norm'], optax.tree.norm(grads), rtol=1e-4)
+    np.testing.assert_allclose(metrics['grad_norm'], norm(grads), rtol=1e-4)
 
 
 def test_hard_mining_starts_from_some_pairs_and_ends_with_all():
@@ -144,17 +153,17 @@ def test_hard_mining_starts_from_some_pairs_and_ends_with_all():
 
 def test_unknown_reduction_is_refused():
     with pytest.raises(UserError, match='config.reduction=median'):
-        steps.normalizers(jnp.ones(4), 'median')
+        steps.normalizers(np.ones(4), 'median')
 
 
 def test_rank_accuracy_counts_pairs_of_all_groups():
-    tx, batch = optax.sgd(0.0), made_batch()
-    state = made_state(tx)
+    batch, state = made_batch(), made_state(SGD)
     params = jax.tree.map(np.asarray, state.params)
-    _, metrics = steps.make_train_step(TASK, tx, rank_weight=1, margin=0)(state, batch)
+    _, metrics = made_step('paper', 1)(state, batch)
+    score = jax.jit(lambda image: apply_fn(params, image).sum())
     right = pairs = 0
     for g in range(GROUPS):
-        y = [float(apply_fn(params, image).sum()) for image in batch.image[g, :LEVELS]]
+        y = [float(score(image)) for image in batch.image[g, :LEVELS]]
         for i in range(LEVELS):
             for j in range(LEVELS):
                 kept = batch.ranked_where[g, i] and batch.ranked_where[g, j]
@@ -181,22 +190,19 @@ def test_regimes_without_ranking_or_without_labels(levels, labels):
 
 
 def test_parts_give_the_same_loss_and_gradient():
-    tx = optax.sgd(1.0)
     results = []
     for parts in (1, 3):
-        step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1, parts=parts)
-        state, metrics = step(made_state(tx), made_batch())
+        state, metrics = made_step('paper', parts)(made_state(SGD), made_batch())
         results.append((jax.tree.map(np.asarray, state.params), float(metrics['loss'])))
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-6)
-    gap = optax.tree.norm(jax.tree.map(np.subtract, results[0][0], results[1][0]))
-    assert gap < 1e-5 * optax.tree.norm(results[0][0])
+    gap = norm(jax.tree.map(np.subtract, results[0][0], results[1][0]))
+    assert gap < 1e-5 * norm(results[0][0])
 
 
 def test_a_group_whose_masks_are_false_weighs_nothing():
-    tx, batch = optax.sgd(1.0), made_batch()
+    batch, step = made_batch(), made_step('caffe', 1)
     padded = Batch(*(np.concatenate([x, np.zeros_like(x[:1])]) for x in batch))
-    step = steps.make_train_step(TASK, tx, rank_weight=1, margin=1, reduction='caffe')
-    (a, left), (b, right) = step(made_state(tx), batch), step(made_state(tx), padded)
+    (a, left), (b, right) = step(made_state(SGD), batch), step(made_state(SGD), padded)
     np.testing.assert_allclose(left['loss'], right['loss'], rtol=1e-6)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), a.params, b.params)
 

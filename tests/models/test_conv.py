@@ -11,10 +11,11 @@ from jax.test_util import check_grads
 
 from rank_ssl.models import conv, cpu_conv, make_network, vgg
 from rank_ssl.models.conv import bias_relu, conv3x3, max_pool2
-from rank_ssl.models.network import init_params, make_apply
+from rank_ssl.models.network import make_apply
 from rank_ssl.step import create_state, make_train_step
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
+from tests.drawn import drawn_params
 
 CASES = [  # N, H, W, I, O: odd sides, one strip and many, a last strip or group that is smaller
     (1, 1, 1, 2, 3, 'float64', 1e-13),
@@ -219,27 +220,13 @@ GROUPS, IMAGES = 2, 3
 TASK = Crowd(size=32)
 
 
-def drawn_params(network):
-    """Parameters of the scale of the network's own, whose program takes a second to compile."""
-    rng = np.random.default_rng(0)
-
-    def draw(path, leaf):
-        if path[-1].key == 'bias':
-            return np.zeros(leaf.shape, np.float32)
-        deviation = 0.001 if path[0].key == 'head' else (2 / np.prod(leaf.shape[:3])) ** 0.5
-        return rng.normal(0, deviation, leaf.shape).astype(np.float32)
-
-    shapes = jax.eval_shape(lambda key: init_params(network, key, 32), jax.random.key(0))
-    return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def train_step_of(**options):
     """The real training step of a small network, its state and its batch."""
     network = make_network(
         backbone='vgg8', width=0.125, blocks=2, last_pool=False, dtype='float32',
         pixels='torch', head=TASK.head(), **{'frozen_blocks': 0, 'remat': False, **options},
     )  # fmt: skip
-    params = jax.tree.map(jnp.asarray, drawn_params(network))
+    params = jax.tree.map(jnp.asarray, drawn_params(network, 32))
     tx = optax.sgd(1.0)
     state = create_state(make_apply(network), params, tx, jax.random.key(1))
     rng = np.random.default_rng(0)
