@@ -7,8 +7,8 @@ import numpy as np
 from rank_ssl.models.network import Network, Params, init_params
 
 
-def drawn_params(network: Network, size: int, *, seed: int = 0) -> Params:
-    """In shape and scale as `init_params` of a network with a density head; biases are 0 too.
+def drawn_params(network: Network, size: int, *, head_std: float = 0.001, seed: int = 0) -> Params:
+    """In shape and scale as `init_params` of a network whose head is one layer; biases are 0.
 
     The program of init itself takes about a second to compile.
     """
@@ -17,7 +17,7 @@ def drawn_params(network: Network, size: int, *, seed: int = 0) -> Params:
     def draw(path, leaf):
         if path[-1].key == 'bias':
             return np.zeros(leaf.shape, leaf.dtype)
-        deviation = 0.001 if path[0].key == 'head' else (2 / np.prod(leaf.shape[:3])) ** 0.5
+        deviation = head_std if path[0].key == 'head' else (2 / np.prod(leaf.shape[:3])) ** 0.5
         return rng.normal(0, deviation, leaf.shape).astype(leaf.dtype)
 
     shapes = jax.eval_shape(lambda key: init_params(network, key, size), jax.random.key(0))

@@ -17,9 +17,10 @@ from rank_ssl import parallel
 from rank_ssl.active.measures import Measures
 from rank_ssl.config import Config, Model
 from rank_ssl.data import Records, Units
-from rank_ssl.models.build import build_network, initial_params
+from rank_ssl.models.build import build_network
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.tasks.iqa import IQA
+from tests.drawn import drawn_params
 
 
 def picture(seed: int, height: int, width: int) -> bytes:
@@ -78,9 +79,9 @@ def config_of(task) -> Config:
 
 
 def measured(config: Config, records: Records, devices=None) -> tuple[Measures, Units, dict]:
-    """The measures of a network of initial parameters, after 7 steps as far as draws go."""
-    network, loaded = build_network(config)
-    params = initial_params(network, loaded, key=jax.random.key(0), size=config.task.size)
+    """The measures of a network of drawn parameters, after 7 steps as far as draws go."""
+    network, _ = build_network(config)
+    params = drawn_params(network, config.task.size, head_std=config.task.head_std)
     units = Units(config.task, records)
     mesh = parallel.make_mesh(devices or jax.devices()[:1])
     params = parallel.replicate(params, mesh)

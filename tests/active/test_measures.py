@@ -5,7 +5,6 @@ import runpy
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -147,9 +146,11 @@ def test_features_are_the_mean_over_the_cells_of_the_image():
     found, units, params = measured(config, crowd_records())
     network, _ = build_network(config, pixels='torch')
     examples = Examples(units.records, config.task, config.seed)
+    features_of = jax.jit(
+        lambda image: network.apply({'params': params}, image, method=type(network).features)
+    )
     for n in range(len(units)):
-        view = jnp.asarray(examples[n]['views'].images[0])
-        features = network.apply({'params': params}, view, method=type(network).features)
+        features = np.asarray(features_of(examples[n]['views'].images[0]))
         np.testing.assert_allclose(found.features[n], features.mean((0, 1)), rtol=1e-3, atol=1e-5)
 
 
@@ -162,16 +163,21 @@ def test_draws_are_forwards_with_dropout(task):
     assert (found.draws.std(1) > 0).all()
     network, _ = build_network(config, pixels='torch')
     key = jax.random.key(1)
-    image = jnp.asarray(records[0]['image'][:32, :32])
-    plain = functools.partial(dropped, network, key)
+    image = np.asarray(records[0]['image'][:32, :32])
+    plain = jax.jit(functools.partial(dropped, network, key))
+    full = jax.jit(make_apply(network))(params, image)
     if isinstance(task, Crowd):  # its head has no dropout of its own
-        full = make_apply(network)(params, image)
         np.testing.assert_allclose(plain(0.0, params, image), full, rtol=1e-5)
-        features = network.apply({'params': params}, image, method=type(network).features)
-        kept = jax.random.bernoulli(key, 0.5, features.shape[-1:])
-        expected = network.apply(
-            {'params': params}, features * kept * 2, method=type(network).output
-        )
+
+        @jax.jit
+        def half(params, image):
+            features = network.apply({'params': params}, image, method=type(network).features)
+            kept = jax.random.bernoulli(key, 0.5, features.shape[-1:])
+            return network.apply(
+                {'params': params}, features * kept * 2, method=type(network).output
+            )
+
+        expected = half(params, image)
         np.testing.assert_allclose(plain(0.5, params, image), expected, rtol=1e-4, atol=1e-5)
     else:
-        assert float(plain(0.0, params, image)) != float(make_apply(network)(params, image))
+        assert float(plain(0.0, params, image)) != float(full)
