@@ -10,7 +10,7 @@ import pytest
 import scipy.integrate
 import scipy.io
 import scipy.ndimage
-import scipy.stats
+import scipy.special
 from PIL import Image
 
 from rank_ssl.ops import density
@@ -21,9 +21,7 @@ def _brute_axis(centre: float, length: int, edges: np.ndarray, sigma: float) -> 
     mass = np.zeros(len(edges) - 1)
     for turn in range(-turns, turns + 1):
         for image in (2 * turn * length + centre, 2 * turn * length - centre):
-            for cell in range(len(mass)):
-                low, high = (edges[cell : cell + 2] - image) / sigma
-                mass[cell] += scipy.stats.norm.cdf(high) - scipy.stats.norm.cdf(low)
+            mass += np.diff(scipy.special.ndtr((edges - image) / sigma))  # the normal CDF
     return mass
 
 
