@@ -3,7 +3,6 @@
 import io
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -97,7 +96,7 @@ def test_two_branches_forward_each_image_once_for_each_pair_it_is_in(splits, nam
     batch = made_batch(config, splits)
     apply_fn, params = network_of(config)
     loss = siamese_loss(task.score, apply_fn, margin=1.0)
-    keys = jax.random.split(jax.random.key(0), batch.phi.shape)
+    keys = jax.eval_shape(lambda key: jax.random.split(key, batch.phi.shape), jax.random.key(0))
     two = count(jax.make_jaxpr(jax.value_and_grad(loss))(params, batch, keys), params)
     assert two == GROUPS * task.levels * (task.levels - 1)
     assert two == (task.levels - 1) * counted(config, batch)
@@ -118,20 +117,20 @@ def conv(x, kernel, layout=('NHWC', 'HWIO', 'NHWC')):
 
 
 def test_traced_and_compiled_programs_list_their_convolutions():
-    x, kernel = jnp.ones((4, 10, 12, 3)), jnp.ones((3, 3, 3, 5))
+    x, kernel = np.ones((4, 10, 12, 3), 'f4'), np.ones((3, 3, 3, 5), 'f4')
     expected = [Convolution(4, 120, (3, 3, 3, 5))]
     assert expected[0].flops == 2 * 4 * 120 * 27 * 5
     assert convolutions(jax.make_jaxpr(conv)(x, kernel)) == expected
     compiled = jax.jit(conv).lower(x, kernel).compile()
     assert convolutions(compiled.as_text()) == expected
     assert compiled.cost_analysis()['flops'] <= expected[0].flops  # it leaves the padding out
-    first = (jnp.moveaxis(x, 3, 1), jnp.transpose(kernel, (3, 2, 0, 1)))
+    first = (np.moveaxis(x, 3, 1), np.transpose(kernel, (3, 2, 0, 1)))
     channels_first = jax.make_jaxpr(lambda a, b: conv(a, b, ('NCHW', 'OIHW', 'NCHW')))(*first)
     assert convolutions(channels_first) == expected
 
 
 def test_repeated_calls_and_loops_count_each_time():
-    x, kernel = jnp.ones((4, 8, 8, 3)), jnp.ones((3, 3, 3, 3))
+    x, kernel = np.ones((4, 8, 8, 3), 'f4'), np.ones((3, 3, 3, 3), 'f4')
     again = jax.jit(conv)
 
     def f(x, kernel):
@@ -144,7 +143,7 @@ def test_repeated_calls_and_loops_count_each_time():
 
 
 def test_strips_of_an_image_add_up_and_part_of_one_is_refused():
-    x, kernel = jnp.ones((4, 8, 8, 3)), jnp.ones((3, 3, 3, 5))
+    x, kernel = np.ones((4, 8, 8, 3), 'f4'), np.ones((3, 3, 3, 5), 'f4')
     halves = jax.make_jaxpr(lambda x, k: [conv(x[:, :4], k), conv(x[:, 4:], k)])(x, kernel)
     assert forwards(halves, kernel=kernel.shape, pixels=64) == 4
     with pytest.raises(ValueError, match='no multiple of 1000'):
