@@ -181,10 +181,7 @@ def test_frozen_blocks_have_no_backward_convolution(frozen, remat):
 
 
 def test_remat_gives_equal_gradients():
-    # Blocks that pool and a last one that doesn't; more of them would only compile longer.
-    plain, again = (
-        VGG(LAYOUTS['vgg8'], width=0.125, blocks=3, remat=remat) for remat in (False, True)
-    )
+    plain, again = (VGG(LAYOUTS['vgg8'], width=0.125, remat=remat) for remat in (False, True))
     params, image, valid = random_params(plain), images(48, 32, 3), np.array([32, 32])
 
     def grads(net):
