@@ -110,6 +110,7 @@ class Crew:
     def _start(self, job: Job, waiting: int) -> None:
         share = next(n for n in range(len(self._shares)) if n not in self._running)
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_signals_held())
             stack.enter_context(_pinned(self._shares[share]))
             stderr = None
             if len(self._shares) > 1:
@@ -185,6 +186,26 @@ def _pinned(cores: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, own)
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM come when what is in here is done.
+
+    A child that is started meanwhile would be known to nobody, and go on alone.
+    """
+    came: list[int] = []
+    known = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in known.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rank_ssl import jobs
-from rank_ssl.errors import UserError
+from rank_ssl.errors import Stopped, UserError
 from rank_ssl.jobs import Crew, Job, core_shares
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -298,6 +298,30 @@ def test_a_sigint_after_a_sigterm_ends_at_once(tmp_path):
     assert parent.returncode == 130
     for n in (1, 2):
         assert not (tmp_path / f'{n}.saved').exists()
+
+
+@pytest.mark.fault(
+    row=2,
+    injected='SIGINT and SIGTERM to a grid of runs at the instant when it starts one',
+    outcome='that one ends too',
+)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_child_starts_ends_that_child(job, monkeypatch, number):
+    started = []
+    popen = subprocess.Popen
+
+    def interrupted(*words, **options) -> subprocess.Popen:
+        started.append(popen(*words, **options))
+        os.kill(os.getpid(), number)
+        return started[0]
+
+    monkeypatch.setattr(jobs.subprocess, 'Popen', interrupted)
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Stopped):
+        Crew([[], []], noun='cell', total=2).run([job(n, 'time.sleep(60)') for n in (1, 2)])
+    (child,) = started
+    assert child.returncode is not None
+    assert handlers == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
 
 
 def test_a_child_that_does_not_end_is_killed(tmp_path, job, monkeypatch):
