@@ -25,8 +25,8 @@ def shared(make: Callable[P, T]) -> Callable[P, T]:
 
     @functools.lru_cache(KEPT)
     def made(args: tuple[_Value, ...], kwargs: tuple[tuple[str, _Value], ...]) -> T:
-        content: Any = [value.content for value in args], {n: v.content for n, v in kwargs}
-        return make(*content[0], **content[1])
+        given: dict[str, Any] = {name: value.content for name, value in kwargs}
+        return make(*(value.content for value in args), **given)
 
     @functools.wraps(make)
     def once(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -45,10 +45,10 @@ class _Value:
 
     def __init__(self, content: Any) -> None:
         self.content = content
-        key: Hashable = content if _fixed(content) else object()
+        key: Hashable = content
         if not _fixed(content):
-            # Whatever a class of a user raises.
-            with contextlib.suppress(Exception):
+            key = object()
+            with contextlib.suppress(Exception):  # whatever a class of a user raises
                 key, self.content = pickle.dumps(content), copy.deepcopy(content)
         self._key = type(content), key
 
