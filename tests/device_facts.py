@@ -16,7 +16,7 @@ from rank_ssl.models.network import make_apply
 from rank_ssl.step import create_state, make_train_step
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
-from tests.drawn import drawn_params, two_layer_params, two_layers
+from tests.drawn import drawn_params, norm, two_layer_params, two_layers
 
 TASK = Crowd(size=32)
 
@@ -59,10 +59,6 @@ def one_step(devices: int, groups: int, apply_fn, params):
     state, metrics = step(state, batch)
     gradient = jax.tree.map(lambda old, new: old - np.asarray(new), params, state.params)
     return text, gradient, float(metrics['loss'])
-
-
-def norm(tree) -> float:
-    return float(np.linalg.norm(np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])))
 
 
 def main() -> None:

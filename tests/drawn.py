@@ -1,4 +1,6 @@
-"""Networks and parameters that compile fast: a small network, parameters drawn with NumPy."""
+"""What compiles fast or not at all: a small network, parameters drawn with NumPy, their norm."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,24 @@ def drawn_params(network: Network, size: int, *, head_std: float = 0.001, seed: 
 
     shapes = jax.eval_shape(lambda key: init_params(network, key, size), jax.random.key(0))
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def he_params(shapes: Any, *, seed: int = 1) -> Any:
+    """He kernels; biases away from zero, or errors at the padding would stay hidden."""
+    rng = np.random.default_rng(seed)
+
+    def draw(shape):
+        return rng.normal(size=shape, scale=(2 / np.prod(shape[:-1])) ** 0.5 if shape[1:] else 1)
+
+    return jax.tree.map(lambda a: draw(a.shape).astype(a.dtype), shapes)
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
+def norm(tree: Any) -> float:
+    return float(np.linalg.norm(flat(tree)))
 
 
 def two_layers(params, image, *, valid=None, key=None):

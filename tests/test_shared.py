@@ -147,6 +147,9 @@ def compiling() -> Iterator[list[str]]:
 
 def test_a_second_run_compiles_nothing(in_process, tmp_path):
     """As the cycles of active learning are: another seed, other folders, the same programs."""
+    with compiling() as names:
+        jax.jit(lambda x: x + 1)(1.0)
+    assert names == ['jit(<lambda>)']  # as jax tells it
     shas, compiled = [], []
     data = {'data__data_dir': str(tmp_path / 'data'), 'figure_count': 0}
     for number in range(3):

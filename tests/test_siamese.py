@@ -12,6 +12,7 @@ from rank_ssl.models.network import init_params, make_apply
 from rank_ssl.step import Terms, make_loss
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
+from tests.drawn import flat
 
 MARGIN, SIDE = 0.3, 4
 
@@ -57,10 +58,6 @@ def keys_of(groups: int, items: int):
     return jax.random.wrap_key_data(
         np.arange(2 * groups * items, dtype=np.uint32).reshape(groups, items, 2)
     )
-
-
-def flat(tree) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
 @jax.jit

@@ -19,16 +19,12 @@ from rank_ssl.errors import UserError
 from rank_ssl.pairs import Mining
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
-from tests.drawn import two_layer_params
+from tests.drawn import norm, two_layer_params
 from tests.drawn import two_layers as apply_fn
 
 SCRIPT = Path(__file__).with_name('device_facts.py')
 TASK = Crowd(size=32)
 GROUPS, LEVELS, LABELS = 3, 4, 2
-
-
-def norm(tree):
-    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 def made_batch(seed: int = 0) -> Batch:

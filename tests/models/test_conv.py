@@ -15,7 +15,7 @@ from rank_ssl.models.network import make_apply
 from rank_ssl.step import create_state, make_train_step
 from rank_ssl.tasks.crowd import Crowd
 from rank_ssl.types import Batch
-from tests.drawn import drawn_params
+from tests.drawn import drawn_params, norm
 
 CASES = [  # N, H, W, I, O: odd sides, one strip and many, a last strip or group that is smaller
     (1, 1, 1, 2, 3, 'float64', 1e-13),
@@ -215,10 +215,6 @@ def test_other_platforms_get_xlas_convolutions(small):
         text = traced.lower(lowering_platforms=(platform,)).as_text()
         assert text.count('stablehlo.convolution') == 3
         assert 'stablehlo.while' not in text and 'dot_general' not in text
-
-
-def norm(tree):
-    return np.linalg.norm(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]))
 
 
 GROUPS, IMAGES = 2, 3

@@ -11,6 +11,7 @@ from rank_ssl.models import make_network
 from rank_ssl.models.heads import DensityHead, FCHead, PoolHead
 from rank_ssl.models.network import decay_mask, init_params, make_apply, param_groups
 from rank_ssl.models.pixels import CONVENTIONS, preprocess
+from tests.drawn import he_params
 
 FIELDS = dict(
     backbone='vgg8',
@@ -42,15 +43,8 @@ def photo(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
 
 
-def random_params(net, seed=1):
-    """He kernels; biases away from zero, or errors at the padding would stay hidden."""
-    rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda: init_params(net, jax.random.key(0), 32))
-
-    def draw(shape):
-        return rng.normal(size=shape, scale=(2 / np.prod(shape[:-1])) ** 0.5 if shape[1:] else 1)
-
-    return jax.tree.map(lambda a: draw(a.shape).astype(a.dtype), shapes)
+def random_params(net):
+    return he_params(jax.eval_shape(lambda: init_params(net, jax.random.key(0), 32)))
 
 
 @functools.cache

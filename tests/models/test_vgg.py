@@ -19,6 +19,7 @@ from rank_ssl.models.vgg import (
     stride,
 )
 from rank_ssl.models.weights import load_backbone
+from tests.drawn import he_params
 
 # Primitives: the convolution, forward or of an input's gradient, and the weight gradient.
 CONVS = ('conv3x3', 'conv3x3_weight_gradient')
@@ -33,14 +34,8 @@ def shapes_of(net):
     return jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((32, 32, 3))))
 
 
-def random_params(net, seed=1):
-    """He kernels; biases away from zero, or errors at the padding would stay hidden."""
-    rng = np.random.default_rng(seed)
-
-    def draw(shape):
-        return rng.normal(size=shape, scale=(2 / np.prod(shape[:3])) ** 0.5 if shape[1:] else 1)
-
-    return jax.tree.map(lambda a: draw(a.shape).astype(a.dtype), shapes_of(net))
+def random_params(net):
+    return he_params(shapes_of(net))
 
 
 @functools.cache
